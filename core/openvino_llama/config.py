@@ -1,0 +1,168 @@
+"""What a model is: the entry that a registry holds, and the ModelConfig that is made of it.
+
+A ``RegistryEntry`` is what somebody wrote down; a ``ModelConfig`` is what everything else works with: its
+``config`` member has the type that the plugin of this model type declared, its files are absolute, and its specs
+are known. Knows nothing of vision, text or any other model type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from openvino_llama.errors import ConfigError
+from openvino_llama.specs import TensorSpec, check_tensors
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Batching", "Isolation", "Limits", "ModelConfig", "ModelType", "RegistryEntry", "typed_config"]
+
+
+class Isolation(Enum):
+    """How long a guest instance lives."""
+
+    POOLED = "pooled"
+    """One instance per worker thread: for the built-in guest, whose code is known."""
+    PER_REQUEST = "per_request"
+    """A fresh Store and instance for each request: nothing of one request is left for the next."""
+
+
+class Batching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How requests are put together into one inference; only where the model's batch dimension is dynamic."""
+
+    max_batch_size: int | None = None
+    """None is the server's default; 1 switches batching off."""
+
+    def __post_init__(self) -> None:
+        if self.max_batch_size is not None and self.max_batch_size < 1:
+            raise ValueError(f"max_batch_size must be at least 1, not {self.max_batch_size}")
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one model, one request of it and one guest instance of it may use."""
+
+    memory_mib: int = 512
+    """Linear memory of a guest instance, in MiB."""
+    table_elements: int = 10_000
+    """Elements in a guest's tables."""
+    handles: int = 64
+    """Graphs, and execution contexts, that a guest may hold at a time."""
+    deadline_s: float = 30.0
+    """Time that a request may take from arrival to answer, in seconds."""
+    queue_size: int = 64
+    """Requests that may wait."""
+    workers: int | None = None
+    """Worker threads; None is one for each infer request that OpenVINO finds optimal."""
+
+    def __post_init__(self) -> None:
+        for field in ("memory_mib", "table_elements", "handles", "deadline_s", "queue_size", "workers"):
+            value = getattr(self, field)
+            if value is not None and not value > 0:
+                raise ValueError(f"{field} must be positive, not {value}")
+        if self.memory_mib > 4096:
+            raise ValueError(f"memory_mib must be at most 4096 (32-bit guests), not {self.memory_mib}")
+
+
+class RegistryEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """One model as a registry states it."""
+
+    type: str
+    """Name of the model type, which a plugin registers: ``vision``, ``text``..."""
+    task: str
+    """One of the model type's tasks."""
+    files: dict[str, str]
+    """Role -> path. ``model`` is the graph; ``weights`` its second file where the format has one."""
+    config: dict[str, Any] = {}
+    """What the plugin of this model type declares: read into its own Struct."""
+    device: str = "CPU"
+    """An OpenVINO device: CPU, GPU, NPU, AUTO..."""
+    properties: dict[str, str | int | float | bool] = {}
+    """OpenVINO properties for this model, for example ``{"PERFORMANCE_HINT": "LATENCY"}``."""
+    inputs: tuple[TensorSpec, ...] = ()
+    """Specs of the model's inputs; read from the model where it states none."""
+    outputs: tuple[TensorSpec, ...] = ()
+    """Specs of the model's outputs; read from the model where it states none."""
+    batching: Batching = Batching()
+    limits: Limits = Limits()
+    isolation: Isolation | None = None
+    """None is ``pooled`` for the built-in guest and ``per_request`` for a plugin's own."""
+
+
+class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, eq=False, weakref=True):
+    """One model as everything in this process sees it. Compared by identity, so that it can be a cache's key."""
+
+    name: str
+    type: str
+    task: str
+    files: dict[str, Path]
+    """Role -> absolute path, checked to lie in the models folder."""
+    config: Any
+    """The plugin's own Struct: VisionConfig, TextConfig..."""
+    device: str = "CPU"
+    properties: dict[str, str | int | float | bool] = {}
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    batching: Batching = Batching()
+    limits: Limits = Limits()
+    isolation: Isolation | None = None
+
+    def input_specs(self) -> tuple[TensorSpec, ...]:
+        """The tensors that the compiled model takes, in its order; empty before the model has been read."""
+        return self.inputs
+
+    def output_specs(self) -> tuple[TensorSpec, ...]:
+        """The tensors that the compiled model gives, in its order; empty before the model has been read."""
+        return self.outputs
+
+    def validate_input(self, tensors: Mapping[str, NDArray[Any]]) -> None:
+        """Raise InvalidTensorError unless there is exactly one fitting tensor for each input."""
+        check_tensors(self.inputs, tensors)
+
+
+class ModelType(msgspec.Struct, frozen=True, kw_only=True):
+    """What a plugin registers. Registering it makes ``POST /infer/<endpoint>`` appear."""
+
+    name: str
+    """``type`` of the registry's entries: ``vision``."""
+    config: type[msgspec.Struct]
+    """Struct that an entry's ``config`` is read into; unknown fields should be errors in it."""
+    tasks: tuple[str, ...]
+    """``task`` of the registry's entries: ``classification``, ``detection``..."""
+    endpoint: str
+    """Last part of the route: ``image`` for ``POST /infer/image``."""
+    accepts: tuple[str, ...]
+    """Media types of the request's body: ``image/png``; ``multipart/form-data`` gives the parts one by one."""
+    produces: tuple[str, ...] = ("application/json",)
+    """Media types that a client may ask for in Accept, the default one first."""
+    parameters: type[msgspec.Struct] | None = None
+    """Struct that the query parameters are read into; None takes none. ``model`` is the server's own."""
+    streaming: bool = False
+    """Whether one request may yield several outputs."""
+
+
+def typed_config(name: str, entry: RegistryEntry, model_type: ModelType, locate: Callable[[str], Path]) -> ModelConfig:
+    """Make the ModelConfig of an entry.
+
+    ``locate`` turns a file's path as written into an absolute one and raises ConfigError for one that is not allowed.
+    Raises ConfigError naming the field that is wrong.
+    """
+    if entry.task not in model_type.tasks:
+        expected = ", ".join(model_type.tasks)
+        raise ConfigError(
+            f"model {name!r}, field 'task': a {entry.type} model has one of the tasks {expected}; got {entry.task!r}"
+        )
+    try:
+        config = msgspec.convert(entry.config, model_type.config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"model {name!r}, field 'config': {error}") from error
+    files = {role: locate(path) for role, path in entry.files.items()}
+    shared = {field: getattr(entry, field) for field in _SHARED_FIELDS}
+    return ModelConfig(name=name, files=files, config=config, **shared)
+
+
+_SHARED_FIELDS = tuple(field for field in RegistryEntry.__struct_fields__ if field not in ("files", "config"))

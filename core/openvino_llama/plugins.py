@@ -1,0 +1,232 @@
+"""Plugins: found by entry point, loaded one by one, and called through a typed facade over pluggy.
+
+A plugin that fails to import, has the wrong API version, misspells a hook or clashes with another's model type is
+reported and left out; everything else runs. pluggy's ``Any`` stops here. Knows nothing of what the hooks are about.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pluggy
+
+from openvino_llama import hookspecs
+from openvino_llama.config import ModelConfig, ModelType
+from openvino_llama.errors import PluginError
+from openvino_llama.hookspecs import API_VERSION, PROJECT, Preprocessed
+
+if TYPE_CHECKING:
+    import openvino as ov
+
+    from openvino_llama.backends.base import Backend
+
+__all__ = ["LoadedPlugin", "ModelHooks", "PluginReport", "Plugins", "load_plugins"]
+
+logger = logging.getLogger(__name__)
+
+
+class PluginReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One plugin that was found, as operators are shown it."""
+
+    name: str
+    """Name of its entry point: what ``OVLLAMA_DISABLED_PLUGINS`` takes."""
+    distribution: str
+    version: str
+    status: str
+    """``loaded``, ``failed`` or ``disabled``."""
+    model_types: tuple[str, ...] = ()
+    reason: str = ""
+    """Why it failed, in a line."""
+    traceback: str = ""
+    """Where it failed, for the operator's terminal and log."""
+
+
+class LoadedPlugin(msgspec.Struct, frozen=True):
+    """A plugin that runs."""
+
+    report: PluginReport
+    module: Any
+    types: tuple[ModelType, ...]
+
+
+class ModelHooks:
+    """The pipeline hooks for the models of one type: the owner's implementations and everybody's wrappers."""
+
+    def __init__(self, manager: pluggy.PluginManager, owner: Any) -> None:
+        def bound(hook: str) -> Any:
+            return manager.subset_hook_caller(hook, _others(manager, hook, owner))
+
+        self.prepare_model: Callable[..., ov.Model | None] = bound("prepare_model")
+        self.validate_model: Callable[..., None] = bound("validate_model")
+        self.inferencer_module: Callable[..., Path | bytes | None] = bound("inferencer_module")
+        self.preprocess: Callable[..., Preprocessed] = bound("preprocess")
+        self.postprocess: Callable[..., Any] = bound("postprocess")
+
+
+def _others(manager: pluggy.PluginManager, hook: str, owner: Any) -> list[Any]:
+    """Plugins that are not the owner and whose implementation of the hook is not a wrapper."""
+    implementations = getattr(manager.hook, hook).get_hookimpls()
+    return [each.plugin for each in implementations if each.plugin is not owner and not _wraps(each)]
+
+
+def _wraps(implementation: pluggy.HookImpl) -> bool:
+    return bool(implementation.wrapper or implementation.hookwrapper)
+
+
+class Plugins:
+    """The plugins of this process."""
+
+    def __init__(self) -> None:
+        self._manager = pluggy.PluginManager(PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+        self._reports: list[PluginReport] = []
+        self._owners: dict[str, LoadedPlugin] = {}
+        self._types: dict[str, ModelType] = {}
+
+    @property
+    def reports(self) -> Sequence[PluginReport]:
+        """Every plugin that was found, those that failed included, in the order of loading."""
+        return tuple(self._reports)
+
+    @property
+    def model_types(self) -> Mapping[str, ModelType]:
+        """Model types by name."""
+        return self._types
+
+    def add(self, module: Any, *, name: str, distribution: str = "", version: str = "") -> None:
+        """Register one plugin; raise PluginError, and leave nothing registered, if it cannot be used."""
+        _check_api(module)
+        self._manager.register(module, name)
+        try:
+            self._manager.check_pending()
+            types = self._own_types(module)
+        except Exception:
+            self._manager.unregister(module)
+            raise
+        report = PluginReport(
+            name=name,
+            distribution=distribution,
+            version=version,
+            status="loaded",
+            model_types=tuple(each.name for each in types),
+        )
+        self._reports.append(report)
+        for each in types:
+            self._types[each.name] = each
+            self._owners[each.name] = LoadedPlugin(report, module, types)
+
+    def note(self, report: PluginReport) -> None:
+        """Remember a plugin that was not loaded."""
+        self._reports.append(report)
+
+    def model_type(self, name: str) -> ModelType:
+        """The model type of that name; PluginError if no plugin serves it."""
+        if name not in self._types:
+            known = ", ".join(sorted(self._types)) or "none"
+            raise PluginError(
+                f"no installed plugin serves models of type {name!r} (served: {known}); "
+                f"is the package openvino-llama-{name} installed?"
+            )
+        return self._types[name]
+
+    def hooks_for(self, model_type: str) -> ModelHooks:
+        """The pipeline hooks bound to the plugin that registered the model type."""
+        return ModelHooks(self._manager, self._owners[self.model_type(model_type).name].module)
+
+    def backends(self) -> Sequence[Backend]:
+        """Every WASI-NN backend that plugins contribute."""
+        return self._contributions("backends")
+
+    def model_indexes(self) -> Sequence[Path]:
+        """Every index of models that plugins contribute."""
+        return [Path(each) for each in self._answers("model_index")]
+
+    def route_handlers(self) -> Sequence[Any]:
+        """Every route handler that plugins contribute."""
+        return self._contributions("route_handlers")
+
+    def model_loaded(self, config: ModelConfig) -> None:
+        """Tell every plugin; see the hook."""
+        self._tell("model_loaded", config=config)
+
+    def model_activated(self, config: ModelConfig, endpoint: str) -> None:
+        """Tell every plugin; see the hook."""
+        self._tell("model_activated", config=config, endpoint=endpoint)
+
+    def model_unloaded(self, config: ModelConfig) -> None:
+        """Tell every plugin; see the hook."""
+        self._tell("model_unloaded", config=config)
+
+    def _tell(self, hook: str, **arguments: Any) -> None:
+        try:
+            getattr(self._manager.hook, hook)(**arguments)
+        except Exception:
+            logger.exception("hook %s failed", hook)
+
+    def _contributions(self, hook: str) -> list[Any]:
+        return [item for answer in self._answers(hook) for item in answer]
+
+    def _answers(self, hook: str) -> Iterator[Any]:
+        """What each plugin answers; one that raises is logged and passed over."""
+        for implementation in getattr(self._manager.hook, hook).get_hookimpls():
+            try:
+                yield implementation.function()
+            except Exception:
+                logger.exception("hook %s of plugin %s failed", hook, implementation.plugin_name)
+
+    def _own_types(self, module: Any) -> tuple[ModelType, ...]:
+        if not hasattr(module, "model_types"):
+            return ()
+        types = tuple(module.model_types())
+        endpoints = {each.endpoint: each.name for each in self._types.values()}
+        for each in types:
+            if not isinstance(each, ModelType):
+                raise PluginError(f"model_types() must give ModelType objects, not {type(each).__name__}")
+            if each.name in self._types:
+                owner = self._owners[each.name].report
+                raise PluginError(f"model type {each.name!r} is already served by {owner.distribution or owner.name}")
+            if each.endpoint in endpoints:
+                raise PluginError(
+                    f"endpoint {each.endpoint!r} already belongs to model type {endpoints[each.endpoint]!r}"
+                )
+            endpoints[each.endpoint] = each.name
+        return types
+
+
+def load_plugins(disabled: Iterable[str] = ()) -> Plugins:
+    """Load every installed plugin but the disabled ones (names of entry points or distributions)."""
+    plugins = Plugins()
+    blocked = set(disabled)
+    for entry in sorted(entry_points(group=PROJECT), key=lambda each: each.name):
+        distribution, version = _origin(entry)
+        found = PluginReport(name=entry.name, distribution=distribution, version=version, status="disabled")
+        if blocked & {entry.name, distribution}:
+            plugins.note(found)
+            continue
+        try:
+            plugins.add(entry.load(), name=entry.name, distribution=distribution, version=version)
+        # A plugin's import runs its code: SystemExit and the like must not end the host either.
+        except (Exception, SystemExit) as error:
+            reason = f"{type(error).__name__}: {error}" if not isinstance(error, PluginError) else str(error)
+            logger.error("plugin %s (%s %s) left out: %s", entry.name, distribution, version, reason)
+            where = traceback.format_exc()
+            plugins.note(msgspec.structs.replace(found, status="failed", reason=reason, traceback=where))
+    return plugins
+
+
+def _origin(entry: EntryPoint) -> tuple[str, str]:
+    return (entry.dist.name, entry.dist.version) if entry.dist else ("", "")
+
+
+def _check_api(module: Any) -> None:
+    stated = getattr(module, "OPENVINO_LLAMA_API", None)
+    if stated != API_VERSION:
+        raise PluginError(
+            f"OPENVINO_LLAMA_API must be {API_VERSION}, the version of this host's hooks; it is {stated!r}"
+        )
