@@ -1,0 +1,176 @@
+"""How host functions are defined and guest functions called: raw where wasmtime offers it, boxed where not.
+
+wasmtime-py's public calls wrap every argument in a ``Val`` and look every type up: 200 us for an inference. Its C
+API has unchecked twins that pass plain 16-byte slots. Those names are private to wasmtime-py, so both ways are kept
+behind one protocol, both are tested, and the installed wasmtime decides. Knows nothing of WASI-NN.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import wasmtime
+
+from openvino_llama.errors import GuestTrapError
+
+__all__ = [
+    "BoxedCalls",
+    "CallingConvention",
+    "GuestExitError",
+    "GuestInterruptedError",
+    "HostFunction",
+    "RawCalls",
+    "best_calls",
+]
+
+HostFunction = Callable[..., int]
+"""Takes unsigned 32-bit integers, returns one; never raises."""
+
+
+class GuestInterruptedError(GuestTrapError):
+    """The epoch deadline of the store has passed while the guest ran."""
+
+
+class GuestExitError(GuestTrapError):
+    """The guest called WASI's ``proc_exit``."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"the guest exited with code {code}")
+        self.code = code
+
+
+class CallingConvention(Protocol):
+    """A way to cross the border between host and guest."""
+
+    def define(self, linker: wasmtime.Linker, module: str, name: str, parameters: int, function: HostFunction) -> None:
+        """Define a host function of so many i32 parameters and one i32 result, for all stores of the linker."""
+
+    def export(self, store: wasmtime.Store, function: wasmtime.Func) -> Callable[..., int]:
+        """A callable for a guest's function of i32 parameters; its result is signed, 0 if the function has none.
+
+        It raises GuestTrapError, GuestInterruptedError or GuestExitError. Only the store's own thread may call it.
+        """
+
+
+class BoxedCalls:
+    """The public API."""
+
+    def define(self, linker: wasmtime.Linker, module: str, name: str, parameters: int, function: HostFunction) -> None:
+        """Through ``Linker.define_func``."""
+
+        def unsigned(*arguments: int) -> int:
+            return function(*[argument & 0xFFFFFFFF for argument in arguments])
+
+        linker.define_func(module, name, _func_type(parameters), unsigned)
+
+    def export(self, store: wasmtime.Store, function: wasmtime.Func) -> Callable[..., int]:
+        """Through ``Func.__call__``."""
+
+        def call(*arguments: int) -> int:
+            try:
+                return function(store, *[_signed(argument) for argument in arguments]) or 0
+            except wasmtime.Trap as trap:
+                raise _trap_error(trap) from None
+            except wasmtime.WasmtimeError as error:
+                raise _call_error(error) from None
+
+        return call
+
+
+class RawCalls:
+    """The unchecked functions of wasmtime's C API. Arguments and results share one array of 16-byte slots."""
+
+    def __init__(self) -> None:
+        from wasmtime import _bindings
+
+        self._c: Any = _bindings
+        # wasmtime keeps the pointers for as long as a linker lives: these must never be collected.
+        self._callbacks: list[Any] = []
+        self._no_finalizer = ctypes.CFUNCTYPE(None, ctypes.c_void_p)()
+
+    def define(self, linker: wasmtime.Linker, module: str, name: str, parameters: int, function: HostFunction) -> None:
+        """Through ``wasmtime_linker_define_func_unchecked``."""
+        slots = ctypes.c_int32 * (4 * max(parameters, 1))  # a slot is four times 32 bits; a value stands in the first
+        positions = range(0, 4 * parameters, 4)
+
+        def callback(_env: Any, _caller: Any, values: Any, _count: int) -> int:
+            view = slots.from_address(ctypes.addressof(values.contents))
+            view[0] = function(*[view[position] & 0xFFFFFFFF for position in positions])
+            return 0  # no trap
+
+        pointer = self._c.wasmtime_func_unchecked_callback_t(callback)
+        self._callbacks.append(pointer)
+        kind = _func_type(parameters)
+        names = [(ctypes.create_string_buffer(text), len(text)) for text in (module.encode(), name.encode())]
+        error = self._c.wasmtime_linker_define_func_unchecked(
+            linker.ptr(), *names[0], *names[1], kind.ptr(), pointer, None, self._no_finalizer
+        )
+        if error:
+            raise wasmtime.WasmtimeError._from_ptr(error)  # noqa: SLF001 - the C API gives no other way
+
+    def export(self, store: wasmtime.Store, function: wasmtime.Func) -> Callable[..., int]:
+        """Through ``wasmtime_func_call_unchecked``, with one array of slots for all calls of this callable."""
+        count = len(function.type(store).params)
+        slots = (self._c.wasmtime_val_raw_t * max(count, 1))()
+        view = (ctypes.c_int32 * (4 * max(count, 1))).from_buffer(slots)
+        invoke, context, item = self._c._wasmtime_func_call_unchecked, store._context(), function._func  # noqa: SLF001
+        trap = ctypes.POINTER(self._c.wasm_trap_t)()
+        fixed = (ctypes.byref(item), slots, max(count, 1), ctypes.byref(trap))
+        has_result = bool(function.type(store).results)
+
+        def call(*arguments: int) -> int:
+            view[0 : 4 * len(arguments) : 4] = list(arguments)
+            error = invoke(context, *fixed)
+            if error:
+                raise _call_error(wasmtime.WasmtimeError._from_ptr(error))  # noqa: SLF001
+            if trap:
+                raise _trap_error(_take(trap))
+            return view[0] if has_result else 0
+
+        return call
+
+
+def best_calls() -> CallingConvention:
+    """The raw convention if the installed wasmtime has all that it needs, else the public one."""
+    from wasmtime import _bindings
+
+    needed = (
+        "wasmtime_func_unchecked_callback_t",
+        "wasmtime_linker_define_func_unchecked",
+        "_wasmtime_func_call_unchecked",
+        "wasmtime_val_raw_t",
+    )
+    return RawCalls() if all(hasattr(_bindings, name) for name in needed) else BoxedCalls()
+
+
+def _func_type(parameters: int) -> wasmtime.FuncType:
+    return wasmtime.FuncType([wasmtime.ValType.i32()] * parameters, [wasmtime.ValType.i32()])
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 32) if value >= 1 << 31 else value
+
+
+def _take(trap: Any) -> wasmtime.Trap:
+    """Own the trap, and leave the variable empty for the next call."""
+    owned = ctypes.cast(ctypes.addressof(trap.contents), type(trap))
+    ctypes.memset(ctypes.byref(trap), 0, ctypes.sizeof(trap))
+    return wasmtime.Trap._from_ptr(owned)  # noqa: SLF001
+
+
+def _trap_error(trap: wasmtime.Trap) -> GuestTrapError:
+    code = trap.trap_code
+    if code is wasmtime.TrapCode.INTERRUPT:
+        return GuestInterruptedError("the guest ran past its deadline")
+    reason = code.name.lower().replace("_", " ") if code else "unknown trap"
+    return GuestTrapError(f"the guest trapped: {reason}")
+
+
+def _call_error(error: wasmtime.WasmtimeError) -> GuestTrapError:
+    if isinstance(error, wasmtime.ExitTrap):
+        return GuestExitError(error.code)
+    trapped = GuestTrapError("the guest could not be called")
+    trapped.__cause__ = error
+    return trapped

@@ -1,0 +1,83 @@
+"""Deadlines, and the thread that enforces them.
+
+A guest that spins is stopped by wasmtime's epochs; a host call in progress is not, so a running inference is
+cancelled by its own function. One thread does both. Knows nothing of guests or of OpenVINO.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+__all__ = ["TICK_SECONDS", "Deadline", "Watchdog"]
+
+TICK_SECONDS = 0.01
+"""How exact deadlines are: the time between two ticks."""
+
+
+class Deadline:
+    """A moment that may be brought forward to now, from any thread."""
+
+    __slots__ = ("_at", "cancelled")
+
+    def __init__(self, seconds: float) -> None:
+        self._at = time.monotonic() + seconds
+        self.cancelled = False
+
+    def remaining(self) -> float:
+        """Seconds until the moment; 0 when it is over or was cancelled."""
+        return 0.0 if self.cancelled else max(0.0, self._at - time.monotonic())
+
+    def is_over(self) -> bool:
+        """Whether the moment has come."""
+        return self.remaining() == 0.0
+
+    def cancel(self) -> None:
+        """Nobody waits any more: what runs until this deadline ends now."""
+        self.cancelled = True
+
+
+class Watchdog:
+    """One thread that ticks, and that cancels what runs past its deadline."""
+
+    def __init__(self, tick: Callable[[], None]) -> None:
+        self._tick = tick
+        self._watched: dict[int, tuple[Callable[[], None], Deadline]] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ovllama-watchdog", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.wait(TICK_SECONDS):
+            self._tick()
+            if self._watched:
+                self._cancel_overdue()
+
+    def _cancel_overdue(self) -> None:
+        with self._lock:
+            for cancel, deadline in self._watched.values():
+                if deadline.is_over():
+                    cancel()
+
+    @contextmanager
+    def watching(self, cancel: Callable[[], None], deadline: Deadline | None) -> Iterator[None]:
+        """Call ``cancel``, again and again, while the body runs past its deadline."""
+        if deadline is None:
+            yield
+            return
+        key = threading.get_ident()
+        with self._lock:
+            self._watched[key] = (cancel, deadline)
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._watched[key]
+
+    def close(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        self._thread.join()

@@ -1,0 +1,225 @@
+"""The guest's FFI as a Python class: load a model, run inferences, read the outputs.
+
+The structs are those of ``wasm/inferencer.c`` (``docs/guests.md``). Knows nothing of threads, queues or requests.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openvino_llama.config import ModelConfig
+from openvino_llama.errors import (
+    InferenceError,
+    InvalidTensorError,
+    LimitError,
+    ModelLoadError,
+    OpenVINOLlamaError,
+    SandboxError,
+)
+from openvino_llama.sandbox.deadline import Deadline
+from openvino_llama.sandbox.engine import Instance
+from openvino_llama.sandbox.memory import OutOfBoundsError
+from openvino_llama.specs import DataType, TensorLayout, TensorSpec
+
+__all__ = ["BUILT_IN", "Guest"]
+
+BUILT_IN = Path(__file__).with_name("inferencer.wasm")
+"""The guest that runs every model whose plugin brings none of its own."""
+
+_CONFIG_VERSION = 1
+_MODEL_ID = 0
+_CONFIG = struct.Struct("<9I")  # version, id, type, encoding, target, inputs, count, outputs, count
+_SPEC = struct.Struct("<6I")  # name, size, dims, rank, type, layout
+_TENSOR = struct.Struct("<IIB3xII")  # dims, rank, type, data, size
+_RESULT = struct.Struct("<II")  # count, outputs
+_TYPE_NUMBERS = {kind: number for number, kind in enumerate(DataType)}
+_LAYOUT_NUMBERS = {None: 0} | {layout: number for number, layout in enumerate(TensorLayout, 1)}
+_SEQUENCE_ENDS = frozenset({100, 101, 102})
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+class Guest:
+    """A guest instance with one loaded model. Used by one thread at a time."""
+
+    def __init__(self, instance: Instance, config: ModelConfig, *, streaming: bool = False) -> None:
+        """Load the model named ``config.name`` in the guest; ModelLoadError if it does not take it."""
+        self._instance = instance
+        self._config = config
+        self._alloc = instance.function("alloc", 1)
+        self._dealloc = instance.function("dealloc", 1)
+        self._infer = instance.function("infer", 3)
+        self._next = instance.function("infer_next", 1) if streaming else None
+        self._buffers = [_Buffer(spec) for spec in config.inputs]
+        self._records = self._allocate(_TENSOR.size * max(1, len(config.inputs)))
+        self._dims = [self._allocate(4 * max(1, len(spec.shape))) for spec in config.inputs]
+        self._result = self._allocate(_RESULT.size)
+        self._load(streaming=streaming)
+
+    @property
+    def compute_seconds(self) -> float:
+        """Time that the last inference spent in the backend."""
+        return self._instance.nn.compute_seconds
+
+    def infer(self, batch: Sequence[Tensors], deadline: Deadline | None = None) -> dict[str, NDArray[Any]] | None:
+        """Run one inference over the tensors of one or more requests, put together along their first dimension.
+
+        The outputs are views of guest memory, valid until the next call. None is the end of a stream.
+        """
+        self._instance.nn.compute_seconds = 0.0
+        for index, spec in enumerate(self._config.inputs):
+            self._place(index, [tensors[spec.name] for tensors in batch])
+        arguments = (self._records, len(self._config.inputs), self._result)
+        return self._answer(self._instance.call(self._infer, *arguments, deadline=deadline))
+
+    def next(self, deadline: Deadline | None = None) -> dict[str, NDArray[Any]] | None:
+        """The next output of a stream, or None at its end."""
+        if self._next is None:
+            raise SandboxError(f"model {self._config.name!r} does not stream")
+        return self._answer(self._instance.call(self._next, self._result, deadline=deadline))
+
+    def close(self) -> None:
+        """Free the instance."""
+        self._instance.close()
+
+    def _load(self, *, streaming: bool) -> None:
+        name = self._config.name.encode()
+        name_pointer = self._allocate(len(name))
+        self._instance.memory.write(name_pointer, name)
+        size = len(_pack_config(self._config, 0, streaming=streaming))
+        pointer = self._allocate(size)
+        self._instance.memory.write(pointer, _pack_config(self._config, pointer, streaming=streaming))
+        load = self._instance.function("load_model_by_name", 3)
+        deadline = Deadline(self._config.limits.deadline_s)
+        code = self._instance.call(load, pointer, name_pointer, len(name), deadline=deadline)
+        if code != 0:
+            raise ModelLoadError(f"the guest answered {code} to load_model_by_name") from self._instance.nn.failure
+        self._free(pointer)
+        self._free(name_pointer)
+
+    def _place(self, index: int, arrays: list[NDArray[Any]]) -> None:
+        """Copy one input into guest memory; the only copy between preprocessing and OpenVINO."""
+        first = arrays[0]
+        if len(arrays) == 1:
+            self._room(index, first.shape)[...] = first
+            return
+        shape = (sum(len(array) for array in arrays), *first.shape[1:])
+        np.concatenate(arrays, out=self._room(index, shape))
+
+    def _room(self, index: int, shape: tuple[int, ...]) -> NDArray[Any]:
+        """The input's buffer as an array of this shape, its tensor record written."""
+        buffer = self._buffers[index]
+        if buffer.array is not None and buffer.array.shape == shape:
+            return buffer.array
+        size = math.prod(shape) * buffer.spec.data_type.itemsize
+        if size > buffer.capacity:
+            if buffer.capacity:
+                self._free(buffer.pointer)
+            buffer.capacity = 0
+            buffer.pointer, buffer.capacity = self._allocate(size), size
+        memory = self._instance.memory
+        memory.write(self._dims[index], struct.pack(f"<{len(shape)}I", *shape))
+        kind = _TYPE_NUMBERS[buffer.spec.data_type]
+        record = _TENSOR.pack(self._dims[index], len(shape), kind, buffer.pointer, size)
+        memory.write(self._records + index * _TENSOR.size, record)
+        buffer.array = memory.array(buffer.pointer, shape, buffer.spec.data_type.numpy)
+        return buffer.array
+
+    def _answer(self, code: int) -> dict[str, NDArray[Any]] | None:
+        if code in _SEQUENCE_ENDS:
+            return None
+        if code != 0:
+            raise _error(code, self._instance.nn.failure)
+        try:
+            return self._outputs()
+        except (OutOfBoundsError, ValueError) as error:
+            raise InferenceError("the guest's outputs are not inside its memory") from error
+
+    def _outputs(self) -> dict[str, NDArray[Any]]:
+        memory, specs = self._instance.memory, self._config.outputs
+        count, records = memory.unpack(_RESULT, self._result)
+        if count != len(specs):
+            raise InferenceError(f"the guest gave {count} outputs, the model has {len(specs)}")
+        outputs = {}
+        for index, spec in enumerate(specs):
+            dims, rank, kind, data, size = memory.unpack(_TENSOR, records + index * _TENSOR.size)
+            shape = self._shape(index, dims, rank)
+            if kind != _TYPE_NUMBERS[spec.data_type] or math.prod(shape) * spec.data_type.itemsize != size:
+                raise InferenceError(
+                    f"output {spec.name!r}: expected {spec.data_type.value} {list(shape)}, got type {kind}, {size} B"
+                )
+            outputs[spec.name] = memory.array(data, shape, spec.data_type.numpy)
+        return outputs
+
+    def _shape(self, index: int, dims: int, rank: int) -> tuple[int, ...]:
+        """The shape that the guest states; else the fixed one; else the one that the graph computed."""
+        spec = self._config.outputs[index]
+        if rank:
+            stated = self._instance.memory.unpack(struct.Struct(f"<{min(rank, 16)}I"), dims)
+            if not spec.fits(stated):
+                raise InferenceError(f"output {spec.name!r}: expected shape {list(spec.shape)}, got {list(stated)}")
+            return stated
+        if not spec.is_dynamic:
+            return spec.shape
+        return self._instance.nn.output_shapes()[index]
+
+    def _allocate(self, size: int) -> int:
+        deadline = Deadline(self._config.limits.deadline_s)
+        pointer = self._instance.call(self._alloc, size, deadline=deadline) & 0xFFFFFFFF
+        if not pointer:
+            raise LimitError(f"the guest has no {size} bytes left of its {self._config.limits.memory_mib} MiB")
+        return pointer
+
+    def _free(self, pointer: int) -> None:
+        self._instance.call(self._dealloc, pointer, deadline=Deadline(self._config.limits.deadline_s))
+
+
+class _Buffer:
+    """Guest memory for one input, kept from inference to inference."""
+
+    def __init__(self, spec: TensorSpec) -> None:
+        self.spec = spec
+        self.pointer = 0
+        self.capacity = 0
+        self.array: NDArray[Any] | None = None
+
+
+def _error(code: int, failure: BaseException | None) -> BaseException:
+    """What the guest's return code means; what the host noticed itself says more."""
+    if isinstance(failure, OpenVINOLlamaError) or (failure and not isinstance(failure, Exception)):
+        return failure
+    error: OpenVINOLlamaError
+    if code == -3:
+        error = InvalidTensorError("the guest found that the tensors do not fit the model's specs")
+    elif code == -4:
+        error = InferenceError(f"the inference failed: {failure}" if failure else "the inference failed")
+    else:
+        error = SandboxError(f"the guest answered {code}")
+    error.__cause__ = failure
+    return error
+
+
+def _pack_config(config: ModelConfig, base: int, *, streaming: bool) -> bytes:
+    """The model_config struct and all that it points to, as they stand at address ``base``."""
+    specs = [*config.inputs, *config.outputs]
+    tail = bytearray()
+    records = bytearray()
+    tail_base = base + _CONFIG.size + _SPEC.size * len(specs)
+    for spec in specs:
+        dims = tail_base + len(tail)
+        tail += struct.pack(f"<{len(spec.shape)}i", *spec.shape)
+        name, name_pointer = spec.name.encode(), tail_base + len(tail)
+        tail += name + bytes(-len(name) % 4)  # keeps the next dims aligned
+        kind, layout = _TYPE_NUMBERS[spec.data_type], _LAYOUT_NUMBERS[spec.layout]
+        records += _SPEC.pack(name_pointer, len(name), dims, len(spec.shape), kind, layout)
+    inputs = base + _CONFIG.size
+    outputs = inputs + _SPEC.size * len(config.inputs)
+    counts = (inputs, len(config.inputs), outputs, len(config.outputs))
+    return _CONFIG.pack(_CONFIG_VERSION, _MODEL_ID, int(streaming), 0, 0, *counts) + records + tail

