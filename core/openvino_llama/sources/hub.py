@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from openvino_llama.errors import SourceError
-from openvino_llama.sources.local import FileSource
+from openvino_llama.sources.local import FileSource, is_wanted
 from openvino_llama.sources.transfer import Transfer
 from openvino_llama.sources.web import WebSource
 
@@ -33,8 +33,11 @@ class HubSource(msgspec.Struct, frozen=True):
     def fetch(self, transfer: Transfer) -> None:
         """See ``Source``."""
         hub = _hub(self)
-        cached = hub.try_to_load_from_cache(self.repo, self.path, revision=self.revision)
-        if isinstance(cached, str):
+        try:
+            cached = hub.try_to_load_from_cache(self.repo, self.path, revision=self.revision)
+        except ValueError as error:  # of the kind that the package has for names like a--b
+            raise SourceError(f"{self}: not a name that the hub gives to a repository") from error
+        if isinstance(cached, str) and is_wanted(Path(cached), transfer.part):
             FileSource(Path(cached)).fetch(transfer)
         else:
             self._on_the_web(hub).fetch(transfer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 import msgspec
@@ -16,7 +16,7 @@ from openvino_llama.registry.entries import field_error, read_entry
 from openvino_llama.registry.names import check_name, check_unique
 from openvino_llama.registry.paths import check_relative
 
-__all__ = ["IndexedFile", "IndexedModel", "Sample", "read_index"]
+__all__ = ["IndexedFile", "IndexedModel", "Sample", "check_path", "read_index"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class IndexedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     size: Annotated[int, msgspec.Meta(ge=1)]
     """Bytes."""
     path: str
-    """Where it goes, relative to the models folder; by custom in a folder with the model's name."""
+    """Where it goes: a folder below the models folder (the model's name, by custom), and a name in it."""
 
 
 class Sample(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,7 +65,7 @@ class _Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_index(paths: Iterable[Path]) -> dict[str, IndexedModel]:
-    """The models of all these indexes; of two with one name the first counts. ConfigError names an index that is bad."""
+    """The models of all these indexes, of two with one name the first; ConfigError names an index that is bad."""
     models: dict[str, IndexedModel] = {}
     for path in paths:
         for name, model in _read(path).items():
@@ -75,6 +75,13 @@ def read_index(paths: Iterable[Path]) -> dict[str, IndexedModel]:
                 _check(path, name, model, models)
                 models[name] = model
     return models
+
+
+def check_path(path: str) -> None:
+    """Raise ConfigError unless a file may go there. Beside the registry itself none may."""
+    check_relative(path)
+    if len(PurePosixPath(path).parts) < 2:
+        raise ConfigError(f"file {path!r}: expected FOLDER/NAME")
 
 
 def _read(path: Path) -> dict[str, IndexedModel]:
@@ -94,6 +101,6 @@ def _check(path: Path, name: str, model: IndexedModel, others: Iterable[str]) ->
         check_unique(name, others)
         model.registry_entry(name)
         for file in model.files.values():
-            check_relative(file.path)
+            check_path(file.path)
     except ConfigError as error:
         raise ConfigError(f"{_label(path)}: {error}") from error

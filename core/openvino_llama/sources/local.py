@@ -12,7 +12,7 @@ from openvino_llama.errors import SourceError
 from openvino_llama.sources.index import Sample
 from openvino_llama.sources.transfer import Part, Transfer, chunks_of, sha256_of
 
-__all__ = ["FileSource", "PackageSource", "find_in_mirror", "parse_file", "parse_package", "read_sample"]
+__all__ = ["FileSource", "PackageSource", "find_in_mirror", "is_wanted", "parse_file", "parse_package", "read_sample"]
 
 
 class FileSource(msgspec.Struct, frozen=True):
@@ -84,12 +84,13 @@ def find_in_mirror(mirror: Path, part: Part) -> FileSource | None:
     """The file that the part shall become, if it lies anywhere below this folder, under whatever name."""
     if not mirror.is_dir():
         raise SourceError(f"mirror {str(mirror)!r}: there is no such folder")
-    candidates = (path for path in sorted(mirror.rglob("*")) if _is_it(path, part))
+    candidates = (path for path in sorted(mirror.rglob("*")) if is_wanted(path, part))
     found = next(candidates, None)
     return FileSource(found) if found else None
 
 
-def _is_it(path: Path, part: Part) -> bool:
+def is_wanted(path: Path, part: Part) -> bool:
+    """Whether this file is what the part shall become."""
     try:
         return path.is_file() and path.stat().st_size == part.size and sha256_of(path) == part.sha256
     except OSError:  # not for us to read: not what we are looking for

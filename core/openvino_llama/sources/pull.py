@@ -19,9 +19,8 @@ from openvino_llama.errors import ConfigError, SourceError
 from openvino_llama.registry.durable import locked
 from openvino_llama.registry.entries import read_registry, save_entry
 from openvino_llama.registry.names import check_name, check_unique
-from openvino_llama.registry.paths import check_relative
 from openvino_llama.sources import hub, local, web, wheel
-from openvino_llama.sources.index import IndexedFile, IndexedModel
+from openvino_llama.sources.index import IndexedFile, IndexedModel, check_path
 from openvino_llama.sources.transfer import Part, Progress, Source, Transfer, sha256_of
 
 __all__ = ["pull"]
@@ -129,7 +128,7 @@ def _parse(source: str) -> Source:
 
 
 def _destination(path: str, models_dir: Path) -> Path:
-    check_relative(path)
+    check_path(path)
     final = models_dir / path
     if not final.parent.resolve().is_relative_to(models_dir.resolve()):
         raise ConfigError(f"file {path!r}: a link leads out of the models folder")

