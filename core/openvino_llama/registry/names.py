@@ -18,8 +18,6 @@ MAX_LENGTH = 128
 
 _SEPARATORS = frozenset("/\\%")
 """Separators of folders, and the percent sign, behind which a second decoding would find one."""
-_UNSEEN = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
-"""Unicode categories that a terminal does not show, or that change how the rest of the line is shown."""
 
 
 def check_name(name: str) -> None:
@@ -53,17 +51,12 @@ def _objection(name: str) -> str | None:
         return f"a name has at most {MAX_LENGTH} characters"
     if name != name.strip():
         return "a name must not begin or end with a blank"
-    if any(_unseen(character) for character in name):
+    if not name.isprintable():
         return "a name must not have control or invisible characters"
     if not unicodedata.is_normalized("NFC", name):
         return "a name must be in Unicode's composed form (NFC)"
     # What folds to a separator or to dots (fullwidth forms, for one) is as good as one.
     return _as_path(name) or _as_path(unicodedata.normalize("NFKC", name))
-
-
-def _unseen(character: str) -> bool:
-    category = unicodedata.category(character)
-    return category in _UNSEEN or (category == "Zs" and character != " ")
 
 
 def _as_path(name: str) -> str | None:

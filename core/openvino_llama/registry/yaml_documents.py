@@ -32,6 +32,13 @@ class _Loader(yaml.SafeLoader):
         return mapping
 
 
+class _Dumper(yaml.SafeDumper):
+    """The safe dumper, without aliases."""
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002
+        return True
+
+
 def _construct_text(loader: _Loader, node: yaml.ScalarNode) -> str:
     text = str(loader.construct_scalar(node))
     try:
@@ -70,4 +77,5 @@ def parse(text: str) -> Any:
 
 def dump(document: Any) -> str:
     """The document as YAML, its keys in their order."""
-    return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120))
+    text = yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+    return str(text)
