@@ -1,0 +1,111 @@
+"""From the raw outputs of detection models to candidates in 0..1 of the model's input.
+
+Each decoder first drops what is below the threshold, so that a picture with few objects costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from openvino_llama import ConfigError, ModelConfig, per_model
+from openvino_llama_vision.anchors import anchors_of
+from openvino_llama_vision.boxes import Candidates, blend, suppress
+from openvino_llama_vision.config import BlazeFace, Decoder, Ssd, Yolo
+
+__all__ = ["Cut", "decoder_of", "deduced_decoder", "find"]
+
+Outputs = Mapping[str, NDArray[Any]]
+
+
+class Cut(msgspec.Struct, frozen=True):
+    """Which candidates count."""
+
+    threshold: float
+    """Lowest score, 0..1."""
+    limit: int
+    """How many at most."""
+
+
+def find(config: ModelConfig, outputs: Outputs, cut: Cut, canvas: tuple[int, int]) -> Candidates:
+    """Objects in one picture, best first, in 0..1 of the model's input, whose width and height is ``canvas``."""
+    decoder = decoder_of(config)
+    return _DECODERS[type(decoder)](config, outputs, cut, canvas)
+
+
+@per_model
+def decoder_of(config: ModelConfig) -> Decoder:
+    """The decoder of a model: stated, or deduced from its outputs."""
+    found: Decoder | None = config.config.decoder or deduced_decoder([spec.shape for spec in config.outputs])
+    if found is None:
+        shapes = [list(spec.shape) for spec in config.outputs]
+        raise ConfigError(
+            f"model {config.name!r}, field 'config.decoder': outputs {shapes} fit none of ssd, yolo and blazeface"
+        )
+    return found
+
+
+def deduced_decoder(shapes: Sequence[Sequence[int]]) -> Decoder | None:
+    """The decoder that fits outputs of these shapes; None if none does."""
+    if [len(shape) for shape in shapes] == [3, 3] and {1, 16} == {shape[2] for shape in shapes}:
+        return BlazeFace()
+    if len(shapes) == 1 and len(shapes[0]) == 4 and shapes[0][3] == 7:
+        return Ssd()
+    if len(shapes) == 1 and len(shapes[0]) == 3:
+        return Yolo()
+    return None
+
+
+def _find_ssd(config: ModelConfig, outputs: Outputs, cut: Cut, canvas: tuple[int, int]) -> Candidates:
+    rows = next(iter(outputs.values())).reshape(-1, 7)  # (boxes, image, class, score, x0, y0, x1, y1)
+    ends = np.flatnonzero(rows[:, 0] < 0)  # the first image of -1 ends the list
+    rows = rows[: ends[0]] if len(ends) else rows
+    rows = rows[rows[:, 2] >= cut.threshold]
+    found = Candidates(rows[:, 3:7], rows[:, 2], rows[:, 1].astype(np.int64))
+    return found.best_first().take(slice(0, cut.limit))
+
+
+def _find_yolo(config: ModelConfig, outputs: Outputs, cut: Cut, canvas: tuple[int, int]) -> Candidates:
+    decoder = decoder_of(config)
+    assert isinstance(decoder, Yolo)  # noqa: S101
+    rows = next(iter(outputs.values()))[0]  # (6, boxes): centre x, centre y, width, height, score, class
+    rows = rows[:, np.flatnonzero(rows[4] >= cut.threshold)]
+    unit = np.ones(2, np.float32) if decoder.normalized else np.array(canvas, np.float32)
+    centres, halves = rows[0:2].T / unit, rows[2:4].T / unit / 2
+    boxes = np.concatenate([centres - halves, centres + halves], axis=1)
+    return suppress(Candidates(boxes, rows[4], rows[5].astype(np.int64)), decoder.iou_threshold, cut.limit)
+
+
+def _find_faces(config: ModelConfig, outputs: Outputs, cut: Cut, canvas: tuple[int, int]) -> Candidates:
+    decoder = decoder_of(config)
+    assert isinstance(decoder, BlazeFace)  # noqa: S101
+    regressors, logits = sorted(outputs.values(), key=lambda each: -each.shape[2])  # (1, anchors, 16), (1, anchors, 1)
+    likely = np.flatnonzero(logits[0, :, 0] >= _logit(cut.threshold))
+    points = regressors[0, likely].reshape(len(likely), -1, 2) / np.array(canvas, np.float32)
+    anchors = anchors_of(config)[likely]  # (likely, 2)
+    centres, halves = points[:, 0] + anchors, points[:, 1] / 2
+    found = Candidates(
+        np.concatenate([centres - halves, centres + halves], axis=1),
+        1 / (1 + np.exp(-logits[0, likely, 0])),
+        np.zeros(len(likely), np.int64),
+        points[:, 2:] + anchors[:, None],
+    )
+    return (blend if decoder.weighted else suppress)(found, decoder.iou_threshold, cut.limit)
+
+
+def _logit(probability: float) -> float:
+    """What the sigmoid turns into that probability."""
+    if probability in (0.0, 1.0):
+        return float("inf") if probability else float("-inf")
+    return float(np.log(probability / (1 - probability)))
+
+
+_DECODERS: dict[type[Any], Callable[[ModelConfig, Outputs, Cut, tuple[int, int]], Candidates]] = {
+    Ssd: _find_ssd,
+    Yolo: _find_yolo,
+    BlazeFace: _find_faces,
+}

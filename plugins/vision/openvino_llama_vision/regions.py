@@ -1,0 +1,100 @@
+"""From a class map to connected regions with area, box and outline.
+
+All work is done at the size of the model's map; only the results are brought to the picture's pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from openvino_llama_vision.config import Segmentation
+
+__all__ = ["RawRegion", "find_regions"]
+
+_OUTLINE_TOLERANCE = 0.75
+"""Pixels of the map that an outline's corners may be away from the exact outline."""
+
+
+class RawRegion(msgspec.Struct, frozen=True):
+    """A region in pixels of the model's map."""
+
+    class_id: int
+    area: int
+    box: NDArray[np.float64]
+    """(2, 2): upper left and lower right corner, as x and y."""
+    outline: NDArray[np.float64]
+    """(corners, 2), as x and y."""
+    confidence: float | None
+
+
+def find_regions(
+    class_map: NDArray[Any], probabilities: NDArray[Any] | None, options: Segmentation, limit: int
+) -> Iterator[RawRegion]:
+    """The largest regions, largest first.
+
+    ``class_map``: (height, width) of ids; ``probabilities``: of the same shape in 255ths, or None.
+    """
+    from skimage import measure
+
+    background = -1 if options.background is None else options.background
+    numbered = measure.label(class_map.astype(np.int32), background=background, connectivity=2)
+    for number in _largest(numbered, options.min_area, limit):
+        rows, columns = _extent(numbered == number)
+        mask = numbered[rows, columns] == number
+        seen = None if probabilities is None else float(probabilities[rows, columns][mask].mean()) / 255
+        if seen is not None and seen < options.min_confidence:
+            continue
+        class_id = int(class_map[rows, columns][mask][0])
+        yield _described(mask, (columns.start, rows.start), class_id, seen, options)
+
+
+def _largest(numbered: NDArray[Any], min_area: int, limit: int) -> list[int]:
+    """Numbers of the regions that are large enough, by falling area. Number 0 is the background."""
+    areas = np.bincount(numbered.ravel())
+    areas[0] = 0
+    order = np.argsort(-areas, kind="stable")[:limit]
+    return order[areas[order] >= max(min_area, 1)].tolist()
+
+
+def _extent(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def _described(
+    mask: NDArray[np.bool_], corner: tuple[int, int], class_id: int, confidence: float | None, options: Segmentation
+) -> RawRegion:
+    if options.unclip_ratio is not None:
+        mask, corner = _grown(mask, corner, options.unclip_ratio)
+    height, width = mask.shape
+    origin = np.array(corner, np.float64)
+    box = np.array([origin, origin + (width, height)])
+    return RawRegion(class_id, int(mask.sum()), box, _outline(mask) + origin, confidence)
+
+
+def _grown(
+    mask: NDArray[np.bool_], corner: tuple[int, int], ratio: float
+) -> tuple[NDArray[np.bool_], tuple[int, int]]:
+    """The region with a margin of area * ratio / perimeter all around."""
+    from skimage import measure, segmentation
+
+    distance = mask.sum() * ratio / max(measure.perimeter(mask, 8), 1.0)
+    margin = int(np.ceil(distance))
+    grown = segmentation.expand_labels(np.pad(mask, margin).astype(np.uint8), distance) > 0
+    rows, columns = _extent(grown)
+    return grown[rows, columns], (corner[0] - margin + columns.start, corner[1] - margin + rows.start)
+
+
+def _outline(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Corners of the outer outline, as x and y, along the edges of pixels."""
+    from skimage import measure
+
+    contours = measure.find_contours(np.pad(mask, 1).astype(np.float32), 0.5)
+    longest = max(contours, key=len)
+    corners = measure.approximate_polygon(longest, _OUTLINE_TOLERANCE)[:-1]  # the last one repeats the first
+    return np.asarray(corners[:, ::-1] - 0.5)  # -1 for the padding, +0.5 from a pixel's centre to its edge
