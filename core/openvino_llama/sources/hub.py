@@ -64,7 +64,7 @@ def parse(text: str) -> HubSource:
 
 def _hub(source: HubSource) -> Any:
     try:
-        import huggingface_hub
+        import huggingface_hub.utils
     except ImportError as error:
         raise SourceError(
             f"{source}: needs the package huggingface-hub; install it with: pip install 'openvino-llama[hf]'"

@@ -36,7 +36,8 @@ class WebSource(msgspec.Struct, frozen=True):
             self._attempt_all(transfer)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             reached = f"{transfer.part.done} of {transfer.part.size} bytes"
-            raise SourceError(f"{self}: {type(error).__name__} after {reached}; pull again to go on") from error
+            advice = "; pull again to go on" if transfer.part.done else ""
+            raise SourceError(f"{self}: {type(error).__name__} after {reached}{advice}") from error
 
     def _attempt_all(self, transfer: Transfer) -> None:
         for left in reversed(range(ATTEMPTS)):
