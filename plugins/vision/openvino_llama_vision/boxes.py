@@ -48,7 +48,8 @@ def iou(box: Floats, boxes: Floats) -> Floats:
     intersection = np.maximum(width, 0) * np.maximum(height, 0)
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     union = (box[2] - box[0]) * (box[3] - box[1]) + areas - intersection
-    return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+    ratios: Floats = np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+    return ratios
 
 
 def suppress(candidates: Candidates, iou_threshold: float, limit: int) -> Candidates:

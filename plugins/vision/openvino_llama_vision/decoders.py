@@ -5,7 +5,7 @@ Each decoder first drops what is below the threshold, so that a picture with few
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,24 +17,30 @@ from openvino_llama_vision.anchors import anchors_of
 from openvino_llama_vision.boxes import Candidates, blend, suppress
 from openvino_llama_vision.config import BlazeFace, Decoder, Ssd, Yolo
 
-__all__ = ["Cut", "decoder_of", "deduced_decoder", "find"]
+__all__ = ["Cut", "decoder_of", "deduced_decoder", "find", "find_faces", "find_ssd", "find_yolo"]
 
 Outputs = Mapping[str, NDArray[Any]]
 
 
 class Cut(msgspec.Struct, frozen=True):
-    """Which candidates count."""
+    """Which candidates count, and how large the model's input was."""
 
     threshold: float
     """Lowest score, 0..1."""
     limit: int
     """How many at most."""
+    canvas: tuple[int, int]
+    """Width and height of the input, in pixels."""
 
 
-def find(config: ModelConfig, outputs: Outputs, cut: Cut, canvas: tuple[int, int]) -> Candidates:
-    """Objects in one picture, best first, in 0..1 of the model's input, whose width and height is ``canvas``."""
+def find(config: ModelConfig, outputs: Outputs, cut: Cut) -> Candidates:
+    """Objects in one picture, best first, in 0..1 of the model's input."""
     decoder = decoder_of(config)
-    return _DECODERS[type(decoder)](config, outputs, cut, canvas)
+    if isinstance(decoder, BlazeFace):
+        return find_faces(decoder, anchors_of(config), outputs, cut)
+    if isinstance(decoder, Yolo):
+        return find_yolo(decoder, outputs, cut)
+    return find_ssd(outputs, cut)
 
 
 @per_model
@@ -60,7 +66,8 @@ def deduced_decoder(shapes: Sequence[Sequence[int]]) -> Decoder | None:
     return None
 
 
-def _find_ssd(config: ModelConfig, outputs: Outputs, cut: Cut, canvas: tuple[int, int]) -> Candidates:
+def find_ssd(outputs: Outputs, cut: Cut) -> Candidates:
+    """Read DetectionOutput's list, which needs no suppression any more."""
     rows = next(iter(outputs.values())).reshape(-1, 7)  # (boxes, image, class, score, x0, y0, x1, y1)
     ends = np.flatnonzero(rows[:, 0] < 0)  # the first image of -1 ends the list
     rows = rows[: ends[0]] if len(ends) else rows
@@ -69,30 +76,27 @@ def _find_ssd(config: ModelConfig, outputs: Outputs, cut: Cut, canvas: tuple[int
     return found.best_first().take(slice(0, cut.limit))
 
 
-def _find_yolo(config: ModelConfig, outputs: Outputs, cut: Cut, canvas: tuple[int, int]) -> Candidates:
-    decoder = decoder_of(config)
-    assert isinstance(decoder, Yolo)  # noqa: S101
-    rows = next(iter(outputs.values()))[0]  # (6, boxes): centre x, centre y, width, height, score, class
+def find_yolo(decoder: Yolo, outputs: Outputs, cut: Cut) -> Candidates:
+    """Read (1, 6, boxes), to which the graph has reduced the scores of all classes, and suppress."""
+    rows = next(iter(outputs.values()))[0]  # centre x, centre y, width, height, score, class
     rows = rows[:, np.flatnonzero(rows[4] >= cut.threshold)]
-    unit = np.ones(2, np.float32) if decoder.normalized else np.array(canvas, np.float32)
+    unit = np.array((1, 1) if decoder.normalized else cut.canvas, np.float32)
     centres, halves = rows[0:2].T / unit, rows[2:4].T / unit / 2
     boxes = np.concatenate([centres - halves, centres + halves], axis=1)
     return suppress(Candidates(boxes, rows[4], rows[5].astype(np.int64)), decoder.iou_threshold, cut.limit)
 
 
-def _find_faces(config: ModelConfig, outputs: Outputs, cut: Cut, canvas: tuple[int, int]) -> Candidates:
-    decoder = decoder_of(config)
-    assert isinstance(decoder, BlazeFace)  # noqa: S101
+def find_faces(decoder: BlazeFace, anchors: NDArray[np.float32], outputs: Outputs, cut: Cut) -> Candidates:
+    """Read boxes and keypoints relative to their anchors, and average those that overlap."""
     regressors, logits = sorted(outputs.values(), key=lambda each: -each.shape[2])  # (1, anchors, 16), (1, anchors, 1)
     likely = np.flatnonzero(logits[0, :, 0] >= _logit(cut.threshold))
-    points = regressors[0, likely].reshape(len(likely), -1, 2) / np.array(canvas, np.float32)
-    anchors = anchors_of(config)[likely]  # (likely, 2)
-    centres, halves = points[:, 0] + anchors, points[:, 1] / 2
+    points = regressors[0].reshape(regressors.shape[1], -1, 2)[likely] / np.array(cut.canvas, np.float32)
+    centres, halves = points[:, 0] + anchors[likely], points[:, 1] / 2
     found = Candidates(
         np.concatenate([centres - halves, centres + halves], axis=1),
         1 / (1 + np.exp(-logits[0, likely, 0])),
         np.zeros(len(likely), np.int64),
-        points[:, 2:] + anchors[:, None],
+        points[:, 2:] + anchors[likely][:, None],
     )
     return (blend if decoder.weighted else suppress)(found, decoder.iou_threshold, cut.limit)
 
@@ -102,10 +106,3 @@ def _logit(probability: float) -> float:
     if probability in (0.0, 1.0):
         return float("inf") if probability else float("-inf")
     return float(np.log(probability / (1 - probability)))
-
-
-_DECODERS: dict[type[Any], Callable[[ModelConfig, Outputs, Cut, tuple[int, int]], Candidates]] = {
-    Ssd: _find_ssd,
-    Yolo: _find_yolo,
-    BlazeFace: _find_faces,
-}

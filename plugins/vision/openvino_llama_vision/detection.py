@@ -24,7 +24,7 @@ def detect(
 ) -> list[Detection]:
     """Objects, best first. What lies wholly outside of the picture is dropped, the rest clipped to it."""
     threshold = decoder_of(config).score_threshold if parameters.threshold is None else parameters.threshold
-    found = find(config, outputs, Cut(threshold, parameters.max_results), placement.canvas)
+    found = find(config, outputs, Cut(threshold, parameters.max_results, placement.canvas))
     return _described(config, found, placement) if len(found) else []
 
 

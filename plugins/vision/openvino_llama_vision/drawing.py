@@ -56,15 +56,19 @@ def draw_detections(picture: Image.Image, results: Iterable[Detection]) -> Image
 def draw_regions(
     picture: Image.Image, classes: NDArray[Any], regions: Sequence[Region], background: int | None
 ) -> Image.Image:
-    """The mask half transparent over the picture, outlines, and labels where there are several classes."""
+    """The mask half transparent over the picture, outlines, and a label on the largest region of each class.
+
+    Regions of a probability map, which have a confidence, are all of one class and get no label: text under it could
+    not be read.
+    """
     sheet = _Sheet(_tinted(picture, classes, background))
     for each in regions:
         sheet.outline(each.polygon, _colour(each.class_id))
     named: set[int] = set()
     for each in regions:  # the largest of each class bears its name
-        if each.class_id not in named:
+        if each.class_id not in named and each.confidence is None:
             named.add(each.class_id)
-            sheet.label_box(each.box, _caption(each.label, each.confidence), _colour(each.class_id))
+            sheet.label_box(each.box, each.label, _colour(each.class_id))
     return sheet.image
 
 
@@ -130,9 +134,8 @@ def _font(size: int) -> Font:
     return ImageFont.load_default(size)
 
 
-def _caption(label: str, confidence: float | None) -> str:
-    # The default font has Latin letters only; what it lacks is drawn as a box.
-    return label if confidence is None else f"{label} {confidence:.0%}"
+def _caption(label: str, confidence: float) -> str:
+    return f"{label} {confidence:.0%}"
 
 
 def _colour(class_id: int) -> Colour:

@@ -170,7 +170,7 @@ def _best_class(config: ModelConfig, decoder: Yolo, rows: Any, shape: tuple[int,
 
 
 def _sliced(rows: Any, start: int, stop: int | None) -> Any:
-    """rows[:, start:stop]"""
+    """``rows[:, start:stop]`` as a node."""
     last = np.iinfo(np.int64).max if stop is None else stop
     return ops.slice(rows, np.array([start]), np.array([last]), np.array([1]), np.array([1]))
 
@@ -188,8 +188,7 @@ def _segmentation_tail(config: ModelConfig, model: ov.Model) -> ov.Model:
         return _replaced(model, lambda map_: _levels(ops.unsqueeze(map_, np.int64(1)), config, output))
     axis = _class_axis(config, shape)
     if shape[axis] == 1:
-        turned = (lambda each: each) if axis == 1 else _channels_first
-        return _replaced(model, lambda map_: _levels(turned(map_), config, output))
+        return _replaced(model, lambda map_: _levels(_channels_first(map_, axis), config, output))
     return _replaced(model, lambda scores: _ids(_arg_max(scores, axis), config))
 
 
@@ -221,8 +220,8 @@ def _class_axis(config: ModelConfig, shape: tuple[int, ...]) -> int:
     return 1 if 0 < shape[1] < shape[3] or shape[3] == -1 else 3
 
 
-def _channels_first(map_: Any) -> Any:
-    return ops.transpose(map_, np.array([0, 3, 1, 2]))
+def _channels_first(map_: Any, axis: int) -> Any:
+    return map_ if axis == 1 else ops.transpose(map_, np.array([0, 3, 1, 2]))
 
 
 def _arg_max(scores: Any, axis: int) -> Any:

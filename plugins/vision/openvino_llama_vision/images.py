@@ -70,9 +70,7 @@ def open_picture(body: bytes, media_type: str, max_pixels: int) -> OpenedPicture
         raise _unreadable(media_type) from error
     width, height = image.size
     if width * height > max_pixels:
-        raise InputTooLargeError(
-            f"the picture has {width} x {height} pixels; at most {max_pixels} pixels are decoded"
-        )
+        raise InputTooLargeError(f"the picture has {width} x {height} pixels; at most {max_pixels} pixels are decoded")
     if width < 1 or height < 1:
         raise InvalidInputError("the picture has no pixels")
     return OpenedPicture(image, media_type)

@@ -41,4 +41,6 @@ def _read(config: ModelConfig, path: Path) -> tuple[str, ...]:
     try:
         return tuple(line.strip() for line in path.read_text("utf-8").rstrip().splitlines())
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"model {config.name!r}: the file of the role 'labels' is not a readable UTF-8 text") from error
+        raise ConfigError(
+            f"model {config.name!r}: the file of the role 'labels' is not a readable UTF-8 text"
+        ) from error

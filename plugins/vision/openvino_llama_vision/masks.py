@@ -25,7 +25,7 @@ def to_picture_pixels(class_map: NDArray[Any], placement: Placement, outside: in
     rows = _nearest(class_map.shape[0], placement, 1)
     columns = _nearest(class_map.shape[1], placement, 0)
     seen_rows, seen_columns = rows >= 0, columns >= 0
-    picture = class_map[np.ix_(rows.clip(0), columns.clip(0))]
+    picture: NDArray[Any] = class_map[np.ix_(rows.clip(0), columns.clip(0))]
     if not (seen_rows.all() and seen_columns.all()):
         picture[~seen_rows] = outside
         picture[:, ~seen_columns] = outside

@@ -68,9 +68,7 @@ class InputPlan(msgspec.Struct, frozen=True):
         return image.transform(size, Image.Transform.EXTENT, source, resampling)
 
 
-def _source_box(
-    image: Image.Image, placement: Placement, size: tuple[int, int]
-) -> tuple[float, float, float, float]:
+def _source_box(image: Image.Image, placement: Placement, size: tuple[int, int]) -> tuple[float, float, float, float]:
     """The part of the image that is seen: left, top, right, bottom."""
     step_x, step_y = image.width / placement.resized[0], image.height / placement.resized[1]
     left, top = max(0, -placement.offset[0]), max(0, -placement.offset[1])

@@ -5,6 +5,7 @@ All work is done at the size of the model's map; only the results are brought to
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -39,10 +40,8 @@ def find_regions(
 
     ``class_map``: (height, width) of ids; ``probabilities``: of the same shape in 255ths, or None.
     """
-    from skimage import measure
-
     background = -1 if options.background is None else options.background
-    numbered = measure.label(class_map.astype(np.int32), background=background, connectivity=2)
+    numbered = _skimage("measure").label(class_map.astype(np.int32), background=background, connectivity=2)
     for number in _largest(numbered, options.min_area, limit):
         rows, columns = _extent(numbered == number)
         mask = numbered[rows, columns] == number
@@ -58,7 +57,8 @@ def _largest(numbered: NDArray[Any], min_area: int, limit: int) -> list[int]:
     areas = np.bincount(numbered.ravel())
     areas[0] = 0
     order = np.argsort(-areas, kind="stable")[:limit]
-    return order[areas[order] >= max(min_area, 1)].tolist()
+    large: list[int] = order[areas[order] >= max(min_area, 1)].tolist()
+    return large
 
 
 def _extent(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
@@ -73,28 +73,29 @@ def _described(
         mask, corner = _grown(mask, corner, options.unclip_ratio)
     height, width = mask.shape
     origin = np.array(corner, np.float64)
-    box = np.array([origin, origin + (width, height)])
+    box = np.array([origin, origin + np.array((width, height))])
     return RawRegion(class_id, int(mask.sum()), box, _outline(mask) + origin, confidence)
 
 
-def _grown(
-    mask: NDArray[np.bool_], corner: tuple[int, int], ratio: float
-) -> tuple[NDArray[np.bool_], tuple[int, int]]:
+def _grown(mask: NDArray[np.bool_], corner: tuple[int, int], ratio: float) -> tuple[NDArray[np.bool_], tuple[int, int]]:
     """The region with a margin of area * ratio / perimeter all around."""
-    from skimage import measure, segmentation
-
-    distance = mask.sum() * ratio / max(measure.perimeter(mask, 8), 1.0)
+    distance = mask.sum() * ratio / max(_skimage("measure").perimeter(mask, 8), 1.0)
     margin = int(np.ceil(distance))
-    grown = segmentation.expand_labels(np.pad(mask, margin).astype(np.uint8), distance) > 0
+    grown = _skimage("segmentation").expand_labels(np.pad(mask, margin).astype(np.uint8), distance) > 0
     rows, columns = _extent(grown)
     return grown[rows, columns], (corner[0] - margin + columns.start, corner[1] - margin + rows.start)
 
 
 def _outline(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Corners of the outer outline, as x and y, along the edges of pixels."""
-    from skimage import measure
-
-    contours = measure.find_contours(np.pad(mask, 1).astype(np.float32), 0.5)
+    contours = _skimage("measure").find_contours(np.pad(mask, 1).astype(np.float32), 0.5)
     longest = max(contours, key=len)
-    corners = measure.approximate_polygon(longest, _OUTLINE_TOLERANCE)[:-1]  # the last one repeats the first
+    corners = _skimage("measure").approximate_polygon(longest, _OUTLINE_TOLERANCE)[
+        :-1
+    ]  # the last one repeats the first
     return np.asarray(corners[:, ::-1] - 0.5)  # -1 for the padding, +0.5 from a pixel's centre to its edge
+
+
+def _skimage(part: str) -> Any:
+    """A module of scikit-image: slow to import, and without types."""
+    return importlib.import_module(f"skimage.{part}")

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["Box", "Classification", "ClassRuns", "Detection", "Keypoint", "Mask", "Region", "SegmentationResult"]
+__all__ = ["Box", "ClassRuns", "Classification", "Detection", "Keypoint", "Mask", "Region", "SegmentationResult"]
 
 
 class Classification(msgspec.Struct, frozen=True):
