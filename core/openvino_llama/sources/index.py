@@ -26,7 +26,7 @@ class IndexedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     source: str
     """Where it comes from: ``pypi:``, ``hf:``, ``https:`` or ``file:``."""
-    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
     size: Annotated[int, msgspec.Meta(ge=1)]
     """Bytes."""
     path: str
