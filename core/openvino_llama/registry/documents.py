@@ -7,6 +7,7 @@ what the documents say.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -84,7 +85,17 @@ def _parse_json(text: str) -> Any:
 
 
 def _dump_json(document: Any) -> str:
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    return _LIST.sub(_on_one_line, json.dumps(document, indent=2, ensure_ascii=False)) + "\n"
+
+
+_LIST = re.compile(r"\[\n *([^][{}]*)\n *\]")
+"""A list of numbers or texts. What is broken into lines here is never a text: these have no line ends in JSON."""
+
+
+def _on_one_line(match: re.Match[str]) -> str:
+    """A shape or a colour as people write it; long lists, of labels say, stay one to a line."""
+    line = re.sub(r"\n *", " ", match[1])
+    return f"[{line}]" if len(line) <= 80 else match[0]
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
