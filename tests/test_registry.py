@@ -473,6 +473,54 @@ class TestSave:
         )
         assert json.loads(path.read_text()) == {"models": {"m": {**RAW, "config": entry.config}}}
 
+    def test_comments_in_yaml_stay(self, tmp_path: Path) -> None:
+        """Those of the other models, and those before the one that is changed."""
+        path = tmp_path / "registry.yaml"
+        model = "type: vision\n    task: classification  # for now\n    files: {model: a/model.xml}\n"
+        path.write_text(f"# ours\nmodels:\n  # the first\n  a:\n    {model}\n  # the second\n  b:\n    {model}# end\n")
+        save_entry(path, "a", msgspec.structs.replace(ENTRY, device="GPU"))
+        save_entry(path, "c", ENTRY)
+        a = "type: vision\n    task: classification\n    files: {model: a/model.xml}\n"
+        b = f"  # the second\n  b:\n    {model}"
+        gpu, rest = "    device: GPU\n", f"  c:\n    {a}# end\n"
+        assert path.read_text() == f"# ours\nmodels:\n  # the first\n  a:\n    {a}{gpu}\n{b}{rest}"
+        remove_entry(path, "a")
+        assert path.read_text() == f"# ours\nmodels:\n  # the first\n\n{b}{rest}"
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "models: {}",
+            "models: {a: {}}",
+            "{models: {a: {}}}\n",
+            '"models":\n  ? a\n  : {}\n',
+            "models:\n  a: {}",
+            "---\nmodels:\n  a: {}\n...\n",
+            "models:\n  a: {}\n---\n",
+            "models:\n  a:\n    x: |\n      text\n      # text\n\n",
+            "models: {a: {},\n  b: {}}\n",
+            "models: !!map\n  a: {}\n",
+            "models:\n  'a': 1\n  1: {}\n",
+            "models:\r\n  a: {}\r\n",
+            "models:\n  new:\n  a: 1\n",
+        ],
+    )
+    @pytest.mark.parametrize("name", ["a", "new"])
+    def test_yaml_however_it_is_laid_out(self, tmp_path: Path, text: str, name: str) -> None:
+        """Whatever the layout, the change is made and nothing else is lost."""
+        path = tmp_path / "registry.yaml"
+        path.write_bytes(text.encode())
+        if text.endswith("---\n"):
+            with pytest.raises(ConfigError):
+                save_entry(path, name, ENTRY)
+            return
+        before = yaml.safe_load(text)["models"]
+        save_entry(path, name, ENTRY)
+        assert yaml.safe_load(path.read_text()) == {"models": {**before, name: RAW}}
+        remove_entry(path, name)
+        before.pop(name, None)
+        assert yaml.safe_load(path.read_text()) == {"models": before}
+
     @pytest.mark.parametrize("suffix", SUFFIXES)
     def test_remove(self, tmp_path: Path, suffix: str) -> None:
         path = written(tmp_path, {"models": {"a": RAW, "b": RAW}}, suffix)

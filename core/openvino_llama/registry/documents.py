@@ -41,7 +41,11 @@ def read_document(path: Path, label: str) -> Any:
 
 
 def dump_document(path: Path, document: Any) -> bytes:
-    """The document as a file of this name would hold it."""
+    """What a file of this name holds when it says this document; comments that it has in it now are kept."""
+    if path.suffix.lower() != ".json" and path.exists():
+        from openvino_llama.registry import yaml_comments
+
+        return yaml_comments.update(_read_text(path), document).encode()
     _, dump = _format(path)
     return dump(document).encode()
 

@@ -60,7 +60,7 @@ def save_entry(registry: Path, name: str, entry: RegistryEntry) -> None:
     check_name(name)
 
     def put(models: dict[str, Any]) -> None:
-        check_unique(name, models)
+        check_unique(name, map(str, models))  # YAML has numbers for names, too
         models[name] = msgspec.to_builtins(entry)
 
     _change(registry, put)
