@@ -160,9 +160,16 @@ def typed_config(name: str, entry: RegistryEntry, model_type: ModelType, locate:
         config = msgspec.convert(entry.config, model_type.config)
     except msgspec.ValidationError as error:
         raise ConfigError(f"model {name!r}, field 'config': {error}") from error
-    files = {role: locate(path) for role, path in entry.files.items()}
+    files = {role: _located(name, role, path, locate) for role, path in entry.files.items()}
     shared = {field: getattr(entry, field) for field in _SHARED_FIELDS}
     return ModelConfig(name=name, files=files, config=config, **shared)
+
+
+def _located(name: str, role: str, path: str, locate: Callable[[str], Path]) -> Path:
+    try:
+        return locate(path)
+    except ConfigError as error:
+        raise ConfigError(f"model {name!r}, field 'files.{role}': {error}") from error
 
 
 _SHARED_FIELDS = tuple(field for field in RegistryEntry.__struct_fields__ if field not in ("files", "config"))

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Backend", "Encoding", "ExecutionContext", "Graph", "Prepare", "Step", "StreamingContext", "Target"]
 
-Prepare = Callable[["ov.Model"], "ov.Model"]
-"""What is done to an OpenVINO model between reading and compiling it."""
+Prepare = Callable[["ov.Model", Sequence[TensorSpec], Sequence[TensorSpec]], "ov.Model"]
+"""What is done to an OpenVINO model, with these inputs and outputs, between reading and compiling it."""
 
 
 class Encoding(IntEnum):

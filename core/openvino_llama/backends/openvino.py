@@ -6,7 +6,6 @@ Knows nothing of WebAssembly, of requests, or of what the tensors mean.
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from openvino_llama.backends.base import Encoding, Prepare, Target
 from openvino_llama.backends.ir import check_ir
+from openvino_llama.backends.vet import vet
 from openvino_llama.config import ModelConfig
 from openvino_llama.errors import (
     ConfigError,
@@ -57,8 +57,12 @@ class OpenVINOBackend:
     name = "openvino"
     model_types: Sequence[str] = ()
 
-    def __init__(self, cache_dir: Path | None = None) -> None:
+    def __init__(self, cache_dir: Path | None = None, *, vet_guests: bool = True) -> None:
+        """``vet_guests`` is whether a model that comes out of a guest's memory is tried in a child process first."""
         self._core = ov.Core()
+        self._vet_guests = vet_guests
+        # A mapped weights file that is replaced while it is served would take the process down with SIGBUS.
+        self._core.set_property({"ENABLE_MMAP": False})
         if cache_dir:
             cache_dir.mkdir(parents=True, exist_ok=True)
             self._core.set_property({"CACHE_DIR": str(cache_dir)})
@@ -72,8 +76,9 @@ class OpenVINOBackend:
         """Read, reshape to the stated specs, prepare and compile a model's files."""
         model = self._read_files(config.files)
         _reshape(model, config.inputs)
+        _check_names(config.outputs, _specs(model.outputs))
         with _as_load_error("prepare"):
-            model = prepare(model)
+            model = prepare(model, _specs(model.inputs), _specs(model.outputs))
         return self._compile(model, config.device, dict(config.properties))
 
     def load(self, builders: Sequence[memoryview], encoding: Encoding, target: Target) -> OpenVINOGraph:
@@ -82,7 +87,11 @@ class OpenVINOBackend:
         if not self._has(device):
             raise UnsupportedTargetError(f"no {device} on this machine; there is {', '.join(self.devices)}")
         with tempfile.TemporaryDirectory(prefix="ovllama-") as folder:
-            return self._compile(self._read_files(_write(builders, encoding, Path(folder))), device, {})
+            files = _write(builders, encoding, Path(folder))
+            if self._vet_guests:
+                vet(files)
+            model = self._read_files(files)
+        return self._compile(model, device, {"CACHE_DIR": ""})  # the cache's disk is not for guests to fill
 
     def _has(self, device: str) -> bool:
         return any(each == device or each.startswith(f"{device}.") for each in self.devices)
@@ -163,8 +172,21 @@ class OpenVINOContext:
         specs[index].check(tensor)
         if not (borrow and tensor.flags.aligned):
             tensor = tensor.copy()
-        self._request.set_input_tensor(index, ov.Tensor(tensor, shared_memory=True))
+        try:
+            self._request.set_input_tensor(index, ov.Tensor(tensor, shared_memory=True))
+        except RuntimeError as error:
+            self._renew()
+            shape = list(tensor.shape)
+            raise InvalidTensorError(f"tensor {specs[index].name!r}: the model does not take shape {shape}") from error
         self._set[index] = tensor
+
+    def _renew(self) -> None:
+        """Take a new request with the inputs of this one: OpenVINO keeps the shape of a tensor that it rejected."""
+        with self._lock:
+            self._request = self._graph.take()
+        for index, tensor in enumerate(self._set):
+            if tensor is not None:
+                self._request.set_input_tensor(index, ov.Tensor(tensor, shared_memory=True))
 
     def compute(self) -> None:
         """Run the request. Releases the GIL."""
@@ -238,17 +260,20 @@ def _reshape(model: ov.Model, stated: Sequence[TensorSpec]) -> None:
     """Give the model the input shapes that its registry entry states."""
     if not stated:
         return
-    found = {spec.name: spec for spec in _specs(model.inputs)}
-    for spec in stated:
-        if spec.name not in found:
-            raise ConfigError(f"field 'inputs': the model has no input {spec.name!r}; it has {sorted(found)}")
-        if spec.data_type is not found[spec.name].data_type:
-            took = found[spec.name].data_type.value
-            raise ConfigError(f"field 'inputs': input {spec.name!r} is {took}, not {spec.data_type.value}")
+    found = _specs(model.inputs)
+    _check_names(stated, found)
+    positions = {spec.name: position for position, spec in enumerate(found)}
     with _as_load_error("reshape"):
-        names = [spec.name for spec in _specs(model.inputs)]
-        shapes = {names.index(spec.name): ov.PartialShape(list(spec.shape)) for spec in stated}
-        model.reshape(shapes)
+        model.reshape({positions[spec.name]: ov.PartialShape(list(spec.shape)) for spec in stated})
+
+
+def _check_names(stated: Sequence[TensorSpec], found: Sequence[TensorSpec]) -> None:
+    """Raise ConfigError for a stated tensor that the model has not, or has with another element type."""
+    types = {spec.name: spec.data_type for spec in found}
+    for spec in stated:
+        if types.get(spec.name) is not spec.data_type:
+            has = ", ".join(f"{name} ({kind.value})" for name, kind in types.items())
+            raise ConfigError(f"the registry states a tensor {spec.name} ({spec.data_type.value}); the model has {has}")
 
 
 def _specs(ports: Sequence[Any]) -> list[TensorSpec]:
@@ -274,9 +299,3 @@ def _spec(port: Any) -> TensorSpec:
         return TensorSpec(name, sizes, _DATA_TYPES[port.element_type.get_type_name()], _LAYOUTS.get(str(layout)))
     except ValueError as error:
         raise ModelLoadError(str(error)) from error
-
-
-def default_cache_dir() -> Path:
-    """Where compiled models are kept: ``$XDG_CACHE_HOME/openvino-llama`` or ``~/.cache/openvino-llama``."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "openvino-llama" / "compiled"

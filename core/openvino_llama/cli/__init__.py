@@ -1,0 +1,1 @@
+"""``ovllama``, the command line."""

@@ -1,0 +1,245 @@
+"""``ovllama``: the command line. Every command's errors are sentences, never tracebacks.
+
+Knows how to talk to a terminal; what the commands do is elsewhere, and is imported when a command runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from openvino_llama import __version__
+from openvino_llama.errors import OpenVINOLlamaError
+
+if TYPE_CHECKING:
+    from openvino_llama.server.settings import Settings
+    from openvino_llama.sources import IndexedModel
+
+__all__ = ["main"]
+
+
+class _Commands(click.Group):
+    """Turns this project's errors into a line on stderr and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OpenVINOLlamaError as error:
+            if ctx.params.get("verbose"):
+                logging.getLogger(__name__).error("the error behind it", exc_info=error)
+            raise click.ClickException(str(error)) from None
+
+
+class _Command(click.Command):
+    """A command whose help ends with an example."""
+
+    def __init__(self, *arguments: Any, example: str = "", **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.example = example
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Example"):
+            for line in self.example.splitlines():
+                formatter.write(f"  {line.strip()}\n")
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ovllama")
+@click.option("-v", "--verbose", is_flag=True, help="Log more, and the causes of errors.")
+def main(*, verbose: bool) -> None:
+    """OpenVINO-Llama: serve models on Intel hardware, every model's code in a WebAssembly sandbox."""
+    level = logging.DEBUG if verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+
+
+def _example(text: str) -> dict[str, Any]:
+    return {"cls": _Command, "example": text}
+
+
+_registry = click.option(
+    "--registry", type=click.Path(path_type=Path), help="The registry of models.  [default: models/registry.json]"
+)
+_models_dir = click.option(
+    "--models-dir", type=click.Path(path_type=Path), default=Path("models"), show_default=True, help="Where models go."
+)
+_mirror = click.option(
+    "--mirror",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="A folder whose files are taken first, by their sha256.",
+)
+
+
+@main.command(**_example("ovllama serve --registry models/registry.json --port 3000"))
+@_registry
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=int, help="Port to listen on; 0 picks a free one.  [default: 3000]")
+@click.option("--root-path", help="What a proxy in front takes off the path.")
+@click.option("--max-batch-size", type=int, help="Requests in one inference.  [default: 8]")
+@click.option("--max-body-bytes", type=int, help="Largest inference request.  [default: 32 MiB]")
+@click.option("--cache-dir", help="Where compiled models are kept; '' switches the cache off.")
+@click.option("--default-model", "defaults", multiple=True, metavar="TYPE=NAME", help="The model active at start.")
+def serve(defaults: Sequence[str], **options: Any) -> None:
+    """Serve the models of a registry over HTTP.
+
+    Prints one line with the address when the models are loaded. SIGTERM or Ctrl-C finishes what was accepted; a second
+    one ends at once.
+    """
+    from openvino_llama.server.serving import serve as run
+
+    chosen = dict(_pair(each, "--default-model") for each in defaults)
+    settings = _settings(default_models=chosen, **options)
+    raise SystemExit(run(settings, on_ready=lambda address: click.echo(f"OpenVINO-Llama serves on {address}")))
+
+
+@main.command(**_example("ovllama infer mobilenet_v2 cat.jpg top_k=3"))
+@click.argument("model")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True))
+@click.argument("parameters", nargs=-1, metavar="[NAME=VALUE]...")
+@_registry
+@click.option("--media-type", help="What the file is; guessed from its name.")
+@click.option("--accept", help="The wanted media type of the answer.")
+@click.option("-o", "--output", type=click.Path(path_type=Path, allow_dash=True), default="-", help="Where to write.")
+def infer(model: str, file: Path, parameters: Sequence[str], **options: Any) -> None:
+    """Run one inference without a server."""
+    from openvino_llama.cli.oneshot import infer_file
+
+    given = dict(_pair(each, "a parameter") for each in parameters)
+    output: Path = options.pop("output")
+    settings = _settings(registry=options.pop("registry"))
+    content = infer_file(settings, model, file, given, **options)
+    with click.open_file(str(output), "wb") as target:
+        target.write(content + (b"\n" if content[:1] == b"{" else b""))
+
+
+@main.command(**_example("ovllama models --registry models/registry.json"))
+@_registry
+def models(registry: Path | None) -> None:
+    """List the models of the registry and what is wrong with it."""
+    from openvino_llama.registry import read_registry
+
+    path = _settings(registry=registry).registry
+    found = read_registry(path)
+    for name, entry in found.entries.items():
+        click.echo(f"{name:<28} {entry.type:<12} {entry.task:<16} {entry.device}")
+    for problem in found.problems.values():
+        click.secho(problem, fg="red", err=True)
+    if not found.entries and not found.problems:
+        click.echo(f"{path} has no models; ovllama pull adds some", err=True)
+    if found.problems:
+        raise SystemExit(1)
+
+
+@main.command(**_example("ovllama plugins"))
+@click.option("--tracebacks", is_flag=True, help="Show where the failed ones failed.")
+def plugins(*, tracebacks: bool) -> None:
+    """List the installed plugins: loaded, failed and disabled."""
+    found = _plugins().reports
+    for report in found:
+        kinds = ", ".join(report.model_types)
+        click.echo(f"{report.name:<16} {report.distribution} {report.version}  {report.status}  {kinds}{report.reason}")
+        if tracebacks and report.traceback:
+            click.echo(report.traceback, err=True)
+    if not found:
+        click.echo("no plugin is installed: pip install openvino-llama-vision", err=True)
+
+
+@main.command(**_example("ovllama pull document_orientation face_detection"))
+@click.argument("names", nargs=-1)
+@_models_dir
+@_mirror
+@click.option("--starters", is_flag=True, help="All models that ovllama demo uses.")
+def pull(names: Sequence[str], models_dir: Path, mirror: Path | None, *, starters: bool) -> None:
+    """Fetch models and add them to the registry; without NAMES, list those that are known."""
+    known = _index()
+    wanted = list(names) + [name for name, model in known.items() if starters and model.starter]
+    if not wanted:
+        for name, model in known.items():
+            click.echo(f"{name:<24} {model.description} ({model.license})")
+        return
+    for name in wanted:
+        _pull(name, known, models_dir, mirror)
+
+
+@main.command(**_example("ovllama demo"))
+@_models_dir
+@_mirror
+@click.option("--port", type=int, help="Port to listen on; 0 picks a free one.  [default: 3000]")
+@click.option("--exit", "leave", is_flag=True, help="Stop after the requests instead of serving on.")
+def demo(models_dir: Path, mirror: Path | None, port: int | None, *, leave: bool) -> None:
+    """Pull the starter models, serve them, send a real request to each and keep serving."""
+    from openvino_llama.cli.demo import show
+    from openvino_llama.server.serving import serve as run
+
+    known = {name: model for name, model in _index().items() if model.starter}
+    for name in known:
+        _pull(name, known, models_dir, mirror)
+    settings = _settings(registry=models_dir / "registry.json", port=port)
+    raise SystemExit(run(settings, on_ready=lambda address: show(address, known, click.echo), leave=leave))
+
+
+@main.command(
+    context_settings={"ignore_unknown_options": True},
+    **_example("ovllama run classify.wasm --dir .::/data --nn-graph net=model.onnx -- /data/tensor.bin"),
+)
+@click.argument("guest", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--dir", "dirs", multiple=True, metavar="HOST::GUEST", help="A folder that the guest may read.")
+@click.option("--nn-graph", "graphs", multiple=True, metavar="NAME=PATH", help="A model that load_by_name finds.")
+@click.option("--env", "environment", multiple=True, metavar="K=V", help="A variable that the guest sees.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def run(guest: Path, dirs: Sequence[str], graphs: Sequence[str], environment: Sequence[str], arguments: Any) -> None:
+    """Run any WASI preview1 command module that uses wasi_ephemeral_nn, with OpenVINO behind it."""
+    from openvino_llama.sandbox.command import Command, run_command
+
+    command = Command(
+        module=guest,
+        arguments=tuple(arguments),
+        dirs=tuple(_dir(each) for each in dirs),
+        environment=dict(_pair(each, "--env") for each in environment),
+        graphs={name: Path(path) for name, path in (_pair(each, "--nn-graph") for each in graphs)},
+    )
+    raise SystemExit(run_command(command))
+
+
+def _settings(**options: Any) -> Settings:
+    from openvino_llama.server.settings import Settings
+
+    return Settings.from_environment(**options)
+
+
+def _plugins() -> Any:
+    from openvino_llama.plugins import load_plugins
+
+    return load_plugins(_settings().disabled_plugins)
+
+
+def _index() -> dict[str, IndexedModel]:
+    from openvino_llama.sources import read_index
+
+    return read_index(_plugins().model_indexes())
+
+
+def _pull(name: str, known: dict[str, IndexedModel], models_dir: Path, mirror: Path | None) -> None:
+    from openvino_llama.cli.progress import Bar
+    from openvino_llama.sources import pull as fetch
+
+    if name not in known:
+        raise click.ClickException(f"no model {name!r} is known; ovllama pull lists those that are")
+    with Bar(name) as bar:
+        fetch(known[name], name, models_dir, mirror=mirror, progress=bar)
+
+
+def _pair(text: str, option: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise click.BadParameter(f"{option} is NAME=VALUE, not {text!r}")
+    return name, value
+
+
+def _dir(text: str) -> tuple[Path, str]:
+    host, separator, guest = text.partition("::")
+    return Path(host), guest if separator else host

@@ -1,0 +1,299 @@
+"""Models that come and go: load, activate, unload.
+
+Loading one never interrupts the others; activating is atomic; unloading drains first and then really gives the
+memory back. Knows nothing of HTTP and of the registry's file.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import logging
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from openvino_llama.backends.base import Backend, Graph
+from openvino_llama.config import Isolation, ModelConfig, ModelType, RegistryEntry, typed_config
+from openvino_llama.errors import (
+    ConfigError,
+    ModelConflictError,
+    ModelNotFoundError,
+    OpenVINOLlamaError,
+    UnavailableError,
+)
+from openvino_llama.runner import Observer, Runner
+from openvino_llama.sandbox.guest import BUILT_IN, Guest
+from openvino_llama.sandbox.wasi_nn import WasiNN
+from openvino_llama.specs import TensorSpec
+
+if TYPE_CHECKING:
+    import openvino as ov
+
+    from openvino_llama.plugins import ModelHooks, Plugins
+    from openvino_llama.sandbox.engine import GuestModule, Sandbox
+
+__all__ = ["Locate", "Model", "Models", "State"]
+
+logger = logging.getLogger(__name__)
+
+Locate = Callable[[str], Path]
+"""A file's path as an entry has it -> an absolute path; ConfigError if it is not allowed."""
+
+
+class State(Enum):
+    """Where a model is in its life."""
+
+    LOADING = "loading"
+    READY = "ready"
+    UNLOADING = "unloading"
+    FAILED = "failed"
+
+
+class Model:
+    """One model that was asked for, loaded or not."""
+
+    def __init__(self, name: str, entry: RegistryEntry) -> None:
+        self.name = name
+        self.entry = entry
+        self.state = State.LOADING
+        self.reason = ""
+        """Why it failed."""
+        self._serving: _Serving | None = None
+
+    @property
+    def serving(self) -> _Serving:
+        """What serves it; UnavailableError while it is loaded or unloaded, ModelConflictError if it failed."""
+        if self.state is State.FAILED:
+            raise ModelConflictError(f"model {self.name!r} has failed to load: {self.reason}")
+        if self.state is not State.READY or self._serving is None:
+            raise UnavailableError(f"model {self.name!r} is {self.state.value}")
+        return self._serving
+
+    @property
+    def config(self) -> ModelConfig | None:
+        """Its configuration with the final specs, once it is ready."""
+        return self._serving.config if self._serving else None
+
+    @property
+    def queue_length(self) -> int:
+        """Requests that wait for it."""
+        return self._serving.runner.queue_length if self._serving else 0
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether an inference of it does not come to its end."""
+        return self._serving is not None and self._serving.runner.is_stuck
+
+    def become_ready(self, serving: _Serving) -> None:
+        """It serves from now on."""
+        self._serving = serving
+        self.state = State.READY
+
+    def fail(self, reason: str) -> None:
+        """It could not be loaded."""
+        self.reason = reason
+        self.state = State.FAILED
+
+    def release(self) -> None:
+        """Drain it and free everything that it holds."""
+        serving, self._serving = self._serving, None
+        if serving:
+            serving.runner.close()
+            serving.graph.close()
+
+
+class _Serving(msgspec.Struct, frozen=True):
+    """What a ready model consists of."""
+
+    config: ModelConfig
+    model_type: ModelType
+    graph: Graph
+    runner: Runner
+
+
+class Models:
+    """The models of this process. Every method may be called from any thread; load and unload block."""
+
+    def __init__(
+        self,
+        plugins: Plugins,
+        sandbox: Sandbox,
+        backends: Sequence[Backend],
+        observer: Observer,
+        *,
+        max_batch_size: int = 8,
+        defaults: Mapping[str, str] | None = None,
+    ) -> None:
+        """``backends`` begins with OpenVINO's; ``defaults`` maps endpoints to the model that is to be active."""
+        self._plugins = plugins
+        self._sandbox = sandbox
+        self._backends = backends
+        self._observer = observer
+        self._max_batch_size = max_batch_size
+        self._defaults = dict(defaults or {})
+        self._models: dict[str, Model] = {}
+        self._active: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._built_in = sandbox.compile(BUILT_IN)
+
+    # ---- looking ------------------------------------------------------------------------------------------------
+
+    def all(self) -> Sequence[Model]:
+        """Every model, in the order in which they were asked for."""
+        return list(self._models.values())
+
+    def get(self, name: str) -> Model:
+        """A model by name; ModelNotFoundError if there is none."""
+        try:
+            return self._models[name]
+        except KeyError:
+            raise ModelNotFoundError(f"there is no model {name!r}; GET /models lists those that there are") from None
+
+    def active(self, endpoint: str) -> Model:
+        """The active model of an endpoint; ModelNotFoundError if there is none."""
+        try:
+            return self._models[self._active[endpoint]]
+        except KeyError:
+            raise ModelNotFoundError(f"no model is active for the endpoint {endpoint!r}") from None
+
+    def active_for(self, name: str) -> str | None:
+        """The endpoint that a model is active for."""
+        return next((endpoint for endpoint, active in list(self._active.items()) if active == name), None)
+
+    # ---- changing -----------------------------------------------------------------------------------------------
+
+    def load(self, name: str, entry: RegistryEntry, locate: Locate) -> Model:
+        """Load a model. The error is raised, and kept with the model, if that fails."""
+        model = self._reserve(name, entry)
+        try:
+            serving = self._serving(name, entry, locate)
+        except BaseException as error:
+            known = isinstance(error, OpenVINOLlamaError)
+            model.fail(str(error) if known else "an unexpected error, which the log has")
+            logger.error("model %s failed to load: %s", name, error, exc_info=None if known else error)
+            raise
+        with self._lock:
+            model.become_ready(serving)
+            self._activate_if_wanted(name, serving.model_type.endpoint)
+        self._plugins.model_loaded(serving.config)
+        logger.info("model %s is ready", name)
+        return model
+
+    def activate(self, name: str) -> Model:
+        """Make a ready model the active one of its endpoint."""
+        with self._lock:
+            model = self.get(name)
+            serving = model.serving
+            self._active[serving.model_type.endpoint] = name
+        self._plugins.model_activated(serving.config, serving.model_type.endpoint)
+        return model
+
+    def unload(self, name: str) -> None:
+        """Finish a model's requests and free it; ModelConflictError while it is being loaded or unloaded."""
+        with self._lock:
+            model = self.get(name)
+            if model.state not in (State.READY, State.FAILED):
+                raise ModelConflictError(f"model {name!r} is {model.state.value}")
+            model.state = State.UNLOADING
+            self._active = {endpoint: active for endpoint, active in self._active.items() if active != name}
+        config = model.config
+        model.release()
+        with self._lock:
+            del self._models[name]
+        _give_memory_back()
+        if config:
+            self._plugins.model_unloaded(config)
+        logger.info("model %s is unloaded", name)
+
+    def close(self) -> None:
+        """Finish what was accepted and unload everything."""
+        for model in self.all():
+            model.release()
+        self._models.clear()
+
+    # ---- below --------------------------------------------------------------------------------------------------
+
+    def _reserve(self, name: str, entry: RegistryEntry) -> Model:
+        with self._lock:
+            known = self._models.get(name)
+            if known and known.state is not State.FAILED:
+                raise ModelConflictError(f"model {name!r} is already there: it is {known.state.value}")
+            self._models[name] = model = Model(name, entry)
+        return model
+
+    def _activate_if_wanted(self, name: str, endpoint: str) -> None:
+        default = self._defaults.get(endpoint)
+        if name == default or (endpoint not in self._active and not default):
+            self._active[endpoint] = name
+
+    def _serving(self, name: str, entry: RegistryEntry, locate: Locate) -> _Serving:
+        model_type = self._plugins.model_type(entry.type)
+        hooks = self._plugins.hooks_for(entry.type)
+        config = typed_config(name, entry, model_type, locate)
+        if "model" not in config.files:
+            raise ConfigError(f"model {name!r}, field 'files': the role 'model' is missing")
+        graph = self._open(config, hooks)
+        try:
+            return self._start(_with_specs(config, graph.inputs, graph.outputs), model_type, hooks, graph)
+        except BaseException:
+            graph.close()
+            raise
+
+    def _open(self, config: ModelConfig, hooks: ModelHooks) -> Graph:
+        """Have the model's backend read it, with the plugin's changes to an OpenVINO graph."""
+
+        def prepare(model: ov.Model, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> ov.Model:
+            return hooks.prepare_model(config=_with_specs(config, inputs, outputs), model=model) or model
+
+        fitting = (backend for backend in self._backends if config.type in backend.model_types)
+        return next(fitting, self._backends[0]).open(config, prepare)
+
+    def _start(self, config: ModelConfig, model_type: ModelType, hooks: ModelHooks, graph: Graph) -> _Serving:
+        own = hooks.inferencer_module(config=config)
+        module = self._sandbox.compile(own) if own else self._built_in
+        config = self._completed(config, built_in=own is None)
+        hooks.validate_model(config=config)
+
+        def make_guest() -> Guest:
+            return self._make_guest(module, graph, config, model_type)
+
+        workers = config.limits.workers or graph.parallelism
+        return _Serving(config, model_type, graph, Runner(config, hooks, make_guest, workers, self._observer))
+
+    def _completed(self, config: ModelConfig, *, built_in: bool) -> ModelConfig:
+        """The configuration with the server's defaults in place of None."""
+        size = config.batching.max_batch_size or self._max_batch_size
+        isolation = config.isolation or (Isolation.POOLED if built_in else Isolation.PER_REQUEST)
+        batching = msgspec.structs.replace(config.batching, max_batch_size=size)
+        return msgspec.structs.replace(config, batching=batching, isolation=isolation)
+
+    def _make_guest(self, module: GuestModule, graph: Graph, config: ModelConfig, model_type: ModelType) -> Guest:
+        # Only the built-in guest is known to leave its inputs alone during compute.
+        borrow = module is self._built_in
+        nn = WasiNN(
+            {config.name: graph},
+            self._backends[0].load,
+            self._sandbox.watchdog,
+            handles=config.limits.handles,
+            borrow=borrow,
+        )
+        return Guest(self._sandbox.instantiate(module, nn, config.limits), config, streaming=model_type.streaming)
+
+
+def _with_specs(config: ModelConfig, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> ModelConfig:
+    return msgspec.structs.replace(config, inputs=tuple(inputs), outputs=tuple(outputs))
+
+
+def _give_memory_back() -> None:
+    """Return freed memory to the operating system: glibc keeps it otherwise."""
+    gc.collect()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim:
+            trim(0)

@@ -1,0 +1,330 @@
+"""One loaded model at work: a bounded queue, worker threads, batching, deadlines, cancelling.
+
+A request makes one hop to a worker and one back: the worker decodes, preprocesses, infers and postprocesses. Each
+worker has its own guest. When more requests wait than there are workers, and the model's batch dimension is dynamic,
+a worker takes several in one guest call. Knows nothing of HTTP, of what is active, or of what the hooks do.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from openvino_llama.config import Isolation, ModelConfig
+from openvino_llama.errors import (
+    DeadlineExceededError,
+    GuestTrapError,
+    LimitError,
+    OpenVINOLlamaError,
+    QueueFullError,
+    RequestCancelledError,
+    SandboxError,
+    UnavailableError,
+)
+from openvino_llama.hookspecs import InferenceRequest, Preprocessed
+from openvino_llama.sandbox.deadline import Deadline
+from openvino_llama.specs import DYNAMIC
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from openvino_llama.plugins import ModelHooks
+    from openvino_llama.sandbox.guest import Guest
+
+__all__ = ["Job", "Observer", "Runner", "SilentObserver"]
+
+logger = logging.getLogger(__name__)
+
+_STUCK_SECONDS = 5.0
+_BROKEN = (GuestTrapError, DeadlineExceededError, LimitError)
+"""Errors after which a guest's state is not to be trusted: it is replaced."""
+
+
+class Observer(Protocol):
+    """Is told what happens, for metrics. Called on worker threads."""
+
+    def stage(self, model: str, stage: str, seconds: float) -> None:
+        """A stage of a request has ended: ``queue``, ``preprocess``, ``sandbox``, ``compute``, ``postprocess``."""
+
+    def batch(self, model: str, size: int) -> None:
+        """So many requests went into one inference."""
+
+    def trap(self, model: str) -> None:
+        """A guest has trapped."""
+
+
+class SilentObserver:
+    """Tells nobody."""
+
+    def stage(self, model: str, stage: str, seconds: float) -> None:
+        """Nothing."""
+
+    def batch(self, model: str, size: int) -> None:
+        """Nothing."""
+
+    def trap(self, model: str) -> None:
+        """Nothing."""
+
+
+class Job:
+    """One request on its way through a runner."""
+
+    __slots__ = ("deadline", "future", "prepared", "request", "submitted")
+
+    def __init__(self, request: InferenceRequest, deadline: Deadline) -> None:
+        self.request = request
+        self.deadline = deadline
+        self.future: Future[Any] = Future()
+        """Gets what ``postprocess`` gave, or the error."""
+        self.submitted = time.perf_counter()
+        self.prepared = Preprocessed({})
+
+    @property
+    def batch_key(self) -> tuple[Any, ...]:
+        """Jobs with equal keys fit into one inference: all shapes but the batch dimension agree."""
+        return tuple(array.shape[1:] for _, array in sorted(self.prepared.tensors.items()))
+
+    @property
+    def rows(self) -> int:
+        """Length of the batch dimension."""
+        return next(len(array) for array in self.prepared.tensors.values())
+
+
+class Runner:
+    """The worker threads of one model."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        hooks: ModelHooks,
+        make_guest: Callable[[], Guest],
+        workers: int,
+        observer: Observer | None = None,
+    ) -> None:
+        """Start the workers; raises what making a guest raised if the first one cannot be made."""
+        self._config = config
+        self._hooks = hooks
+        self._make_guest = make_guest
+        self._observer = observer or SilentObserver()
+        self._per_request = config.isolation is Isolation.PER_REQUEST
+        self._max_batch = _max_batch(config)
+        self._waiting: deque[Job] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._inferring: dict[int, Deadline] = {}
+        started: list[Future[None]] = [Future() for _ in range(workers)]
+        self._threads = [
+            threading.Thread(target=self._work, args=(each,), name=f"ovllama-{config.name}-{number}", daemon=True)
+            for number, each in enumerate(started)
+        ]
+        for thread in self._threads:
+            thread.start()
+        self._await_start(started)
+
+    def _await_start(self, started: Sequence[Future[None]]) -> None:
+        errors = [each.exception() for each in started]
+        failed = next((error for error in errors if error), None)
+        if failed:
+            self.close()
+            raise failed
+
+    @property
+    def workers(self) -> int:
+        """Number of worker threads."""
+        return len(self._threads)
+
+    @property
+    def queue_length(self) -> int:
+        """Requests that wait."""
+        return len(self._waiting)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether an inference has not ended although its deadline is long over: the device is wedged."""
+        return any(deadline.seconds_over() > _STUCK_SECONDS for deadline in list(self._inferring.values()))
+
+    def submit(self, request: InferenceRequest, deadline: Deadline) -> Job:
+        """Queue a request; QueueFullError if there is no place, UnavailableError while unloading."""
+        job = Job(request, deadline)
+        with self._changed:
+            if self._closing:
+                raise UnavailableError(f"model {self._config.name!r} is being unloaded")
+            if len(self._waiting) >= self._config.limits.queue_size:
+                name, waiting = self._config.name, len(self._waiting)
+                raise QueueFullError(f"the queue of model {name!r} is full: {waiting} requests wait")
+            self._waiting.append(job)
+            self._changed.notify()
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """Nobody waits for this job any more: free its place, or end its inference."""
+        job.deadline.cancel()
+        with self._changed:
+            if job in self._waiting:
+                self._waiting.remove(job)
+                job.future.cancel()
+
+    def close(self) -> None:
+        """Take no more, finish what was accepted, end the workers, free their guests."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    # ---- on the worker threads ----------------------------------------------------------------------------------
+
+    def _work(self, started: Future[None]) -> None:
+        guests = _Guests(self._make_guest, keep=not self._per_request)
+        try:
+            with guests.one():
+                pass
+        except BaseException as error:
+            started.set_exception(error)
+            return
+        started.set_result(None)
+        while jobs := self._take():
+            for group in self._grouped([job for job in jobs if self._preprocess(job)]):
+                self._infer(guests, group)
+            jobs.clear()  # their pictures and tensors are not kept until the next request comes
+        guests.drop()
+
+    def _take(self) -> list[Job]:
+        """Wait for the next jobs, at most as many as fit a batch and as leave the other workers their share."""
+        with self._changed:
+            while not self._waiting:
+                if self._closing:
+                    return []
+                self._changed.wait()
+            share = min(self._max_batch, 1 + (len(self._waiting) - 1) // self.workers)
+            return [self._waiting.popleft() for _ in range(share)]
+
+    def _preprocess(self, job: Job) -> bool:
+        """Whether the job has become tensors; if not, it has been answered."""
+        self._observer.stage(self._config.name, "queue", time.perf_counter() - job.submitted)
+        if not job.future.set_running_or_notify_cancel():
+            return False
+        with _answering([job]):
+            if job.deadline.is_over():
+                raise _over(job.deadline, "in the queue")
+            with self._stage("preprocess"):
+                job.prepared = self._hooks.preprocess(config=self._config, request=job.request)
+            self._config.validate_input(job.prepared.tensors)
+        return not job.future.done()
+
+    def _grouped(self, jobs: Sequence[Job]) -> Iterator[list[Job]]:
+        """Groups of jobs that fit into one inference."""
+        groups: dict[tuple[Any, ...], list[Job]] = {}
+        for job in jobs:
+            group = groups.setdefault(job.batch_key, [])
+            if group and sum(each.rows for each in group) + job.rows > self._max_batch:
+                yield groups.pop(job.batch_key)
+                group = groups.setdefault(job.batch_key, [])
+            group.append(job)
+        yield from groups.values()
+
+    def _infer(self, guests: _Guests, jobs: list[Job]) -> None:
+        """Run one inference for the jobs and answer each of them."""
+        with _answering(jobs), guests.one() as guest:
+            outputs = self._call(guest, jobs)
+            start = 0
+            for job in jobs:
+                with _answering([job]), self._stage("postprocess"):
+                    own = _rows(outputs, start, job.rows) if len(jobs) > 1 else outputs
+                    result = self._hooks.postprocess(config=self._config, outputs=own, context=job.prepared.context)
+                    job.future.set_result(result)
+                start += job.rows
+
+    def _call(self, guest: Guest, jobs: list[Job]) -> Mapping[str, NDArray[Any]]:
+        deadline = max((job.deadline for job in jobs), key=Deadline.remaining)
+        self._observer.batch(self._config.name, len(jobs))
+        started = time.perf_counter()
+        self._inferring[threading.get_ident()] = deadline
+        try:
+            outputs = guest.infer([job.prepared.tensors for job in jobs], deadline)
+        except DeadlineExceededError as error:
+            raise _over(deadline, "during the inference") from error
+        except GuestTrapError:
+            self._observer.trap(self._config.name)
+            raise
+        finally:
+            del self._inferring[threading.get_ident()]
+            spent = time.perf_counter() - started
+            self._observer.stage(self._config.name, "compute", guest.compute_seconds)
+            self._observer.stage(self._config.name, "sandbox", spent - guest.compute_seconds)
+        if outputs is None:
+            raise SandboxError("the guest ended a stream before its first output")
+        return outputs
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._observer.stage(self._config.name, name, time.perf_counter() - started)
+
+
+class _Guests:
+    """The guest of one worker: kept, or made anew for each inference; replaced when it broke."""
+
+    def __init__(self, make: Callable[[], Guest], *, keep: bool) -> None:
+        self._make = make
+        self._keep = keep
+        self._guest: Guest | None = None
+
+    @contextmanager
+    def one(self) -> Iterator[Guest]:
+        guest = self._guest or self._make()
+        self._guest = guest
+        try:
+            yield guest
+        except _BROKEN:
+            self.drop()
+            raise
+        finally:
+            if not self._keep:
+                self.drop()
+
+    def drop(self) -> None:
+        guest, self._guest = self._guest, None
+        if guest:
+            guest.close()
+
+
+@contextmanager
+def _answering(jobs: Sequence[Job]) -> Iterator[None]:
+    """Answer the jobs that have no answer yet with the exception of the body."""
+    try:
+        yield
+    # Plugins' code runs here: whatever it raises is an answer and must not end the worker.
+    except BaseException as error:
+        if not isinstance(error, OpenVINOLlamaError):
+            logger.exception("a request failed unexpectedly")
+        for job in jobs:
+            if not job.future.done():
+                job.future.set_exception(error)
+
+
+def _over(deadline: Deadline, where: str) -> OpenVINOLlamaError:
+    if deadline.cancelled:
+        return RequestCancelledError("the client has left")
+    return DeadlineExceededError(f"the request's time was over {where}")
+
+
+def _rows(outputs: Mapping[str, NDArray[Any]], start: int, count: int) -> dict[str, NDArray[Any]]:
+    return {name: array[start : start + count] for name, array in outputs.items()}
+
+
+def _max_batch(config: ModelConfig) -> int:
+    """1 unless the first dimension of every input and output is dynamic."""
+    specs = (*config.inputs, *config.outputs)
+    if not specs or any(not spec.shape or spec.shape[0] != DYNAMIC for spec in specs):
+        return 1
+    return config.batching.max_batch_size or 1

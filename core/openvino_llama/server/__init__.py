@@ -1,0 +1,1 @@
+"""The HTTP server. Nothing below this package knows of HTTP."""

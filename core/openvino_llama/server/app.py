@@ -1,0 +1,54 @@
+"""The app factory. Nothing happens at import; engine and models are made in the lifespan."""
+
+from __future__ import annotations
+
+from litestar import Litestar
+from litestar.config.cors import CORSConfig
+from litestar.datastructures import State
+
+from openvino_llama import __version__
+from openvino_llama.plugins import Plugins, load_plugins
+from openvino_llama.server.access import guard_for
+from openvino_llama.server.inference import inference_route
+from openvino_llama.server.management import management_routes
+from openvino_llama.server.openapi import openapi_config, page_files
+from openvino_llama.server.operations import operation_routes
+from openvino_llama.server.problems import answer_problem
+from openvino_llama.server.settings import Settings
+from openvino_llama.server.state import Server
+
+__all__ = ["create_app"]
+
+
+def create_app(settings: Settings | None = None, plugins: Plugins | None = None) -> Litestar:
+    """An ASGI app that serves every model type of the installed plugins.
+
+    It has no signal handlers and touches no global state: it runs under any ASGI server, any number of times in a
+    process. ``app.state.server`` is its Server.
+    """
+    settings = settings or Settings.from_environment()
+    plugins = plugins or load_plugins(settings.disabled_plugins)
+    server = Server(settings, plugins)
+    routes = [
+        *(inference_route(model_type, server) for model_type in plugins.model_types.values()),
+        *management_routes(server),
+        *operation_routes(server),
+        *plugins.route_handlers(),
+        page_files(),
+    ]
+    return Litestar(
+        routes,
+        lifespan=[server.lifespan],
+        state=State({"server": server}),
+        guards=[guard_for(settings.api_key)],
+        exception_handlers={Exception: answer_problem},
+        cors_config=CORSConfig(
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["POST", "GET", "PUT", "DELETE", "OPTIONS"],
+            allow_headers=["Content-Type", "Accept", "Authorization", "X-API-Key"],
+            expose_headers=["OVLLAMA-Model"],
+        ),
+        openapi_config=openapi_config(__version__),
+        logging_config=None,
+        debug=False,
+    )

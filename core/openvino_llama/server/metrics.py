@@ -1,0 +1,87 @@
+"""Prometheus metrics. Knows nothing of HTTP but the statuses that it counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from openvino_llama.models import Model
+
+__all__ = ["Metrics"]
+
+_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class Metrics:
+    """The metrics of one server; an Observer of its runners."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "ovllama_requests", "Inference requests.", ["endpoint", "model", "status"], registry=self._registry
+        )
+        self._latency = Histogram(
+            "ovllama_request_seconds",
+            "Time from the request's headers to its answer.",
+            ["endpoint", "model"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._stages = Histogram(
+            "ovllama_stage_seconds",
+            "Time in a stage: queue, preprocess, sandbox, compute, postprocess.",
+            ["model", "stage"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._batches = Histogram(
+            "ovllama_batch_size", "Requests in one inference.", ["model"], buckets=_SIZES, registry=self._registry
+        )
+        self._traps = Counter("ovllama_guest_traps", "Guests that trapped.", ["model"], registry=self._registry)
+
+    def request(self, endpoint: str, model: str, status: int, seconds: float) -> None:
+        """An inference request was answered."""
+        self._requests.labels(endpoint, model, str(status)).inc()
+        self._latency.labels(endpoint, model).observe(seconds)
+
+    def stage(self, model: str, stage: str, seconds: float) -> None:
+        """See Observer."""
+        self._stages.labels(model, stage).observe(seconds)
+
+    def batch(self, model: str, size: int) -> None:
+        """See Observer."""
+        self._batches.labels(model).observe(size)
+
+    def trap(self, model: str) -> None:
+        """See Observer."""
+        self._traps.labels(model).inc()
+
+    def watch(self, models: Callable[[], Sequence[Model]]) -> None:
+        """Show the models' queues and states as they are when somebody asks."""
+        self._registry.register(_ModelGauges(models))
+
+    def exposition(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+class _ModelGauges(Collector):
+    def __init__(self, models: Callable[[], Sequence[Model]]) -> None:
+        self._models = models
+
+    def describe(self) -> Iterable[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        queue = GaugeMetricFamily("ovllama_queue_length", "Requests that wait.", labels=["model"])
+        ready = GaugeMetricFamily("ovllama_model_ready", "1 if the model serves.", labels=["model"])
+        for model in self._models():
+            queue.add_metric([model.name], model.queue_length)
+            ready.add_metric([model.name], float(model.config is not None))
+        yield from (queue, ready)

@@ -1,0 +1,62 @@
+"""``/health``, ``/plugins`` and ``/metrics``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from litestar import Response, get
+from litestar.types import ControllerRouterHandler
+
+from openvino_llama.server.access import PUBLIC
+from openvino_llama.server.state import Server
+
+__all__ = ["operation_routes"]
+
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Health(msgspec.Struct, frozen=True):
+    """Whether the server lives, or is ready."""
+
+    status: str
+
+
+class PluginInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A plugin without the traceback of its failure, which is the operator's terminal's."""
+
+    name: str
+    distribution: str
+    version: str
+    status: str
+    model_types: tuple[str, ...] = ()
+    reason: str = ""
+
+
+class PluginList(msgspec.Struct, frozen=True):
+    """All that were found."""
+
+    plugins: list[PluginInfo]
+
+
+def operation_routes(server: Server) -> list[ControllerRouterHandler]:
+    """The routes for operators and their tools."""
+
+    @get("/health/live", opt=PUBLIC, summary="Whether the process answers", tags=["operations"])
+    async def live() -> Health:
+        return Health("alive")
+
+    @get("/health/ready", opt=PUBLIC, summary="Whether requests are served", tags=["operations"])
+    async def ready() -> Response[Health]:
+        reason = server.unready_reason()
+        return Response(Health(reason or "ready"), status_code=503 if reason else 200)
+
+    @get("/plugins", summary="Plugins that are loaded, and those that are not", tags=["operations"])
+    async def plugins() -> PluginList:
+        return msgspec.convert({"plugins": server.plugins.reports}, PluginList, from_attributes=True)
+
+    @get("/metrics", summary="Prometheus metrics", tags=["operations"], media_type="text/plain")
+    async def metrics() -> Response[Any]:
+        return Response(server.metrics.exposition(), media_type=_METRICS_TYPE)
+
+    return [live, ready, plugins, metrics]

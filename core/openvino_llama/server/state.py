@@ -1,0 +1,146 @@
+"""What the routes of one server share. Made with the app, filled in its lifespan."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from openvino_llama.errors import ConfigError, OpenVINOLlamaError
+from openvino_llama.models import Models
+from openvino_llama.pipeline import Pipeline
+from openvino_llama.plugins import Plugins
+from openvino_llama.registry import Registry, locate, read_registry
+from openvino_llama.server.metrics import Metrics
+from openvino_llama.server.settings import Settings
+
+if TYPE_CHECKING:
+    from openvino_llama.server.uploads import Upload
+
+__all__ = ["Server"]
+
+logger = logging.getLogger(__name__)
+
+
+class Server:
+    """One server: its settings and plugins; from start to stop, its pipeline too."""
+
+    def __init__(self, settings: Settings, plugins: Plugins) -> None:
+        self.settings = settings
+        self.plugins = plugins
+        self.metrics = Metrics()
+        self.loaded = asyncio.Event()
+        """Set when every model of the registry has been tried."""
+        self.stopping = False
+        self.registry_problems: dict[str, str] = {}
+        """What is wrong with entries of the registry."""
+        self._uploads: dict[str, Upload] = {}
+        self._pipeline: Pipeline | None = None
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """What serves requests."""
+        if self._pipeline is None:
+            raise RuntimeError("the server has not been started")
+        return self._pipeline
+
+    @property
+    def models(self) -> Models:
+        """The models."""
+        return self.pipeline.models
+
+    def unready_reason(self) -> str:
+        """Why requests should go elsewhere; empty if they should not."""
+        if self.stopping:
+            return "stopping"
+        if not self.loaded.is_set():
+            return "loading models"
+        stuck = [model.name for model in self.models.all() if model.is_stuck]
+        return f"stuck: {', '.join(stuck)}" if stuck else ""
+
+    def keep_upload(self, name: str, upload: Upload) -> None:
+        """Keep a model's uploaded files until it is unloaded."""
+        self._uploads[name] = upload
+
+    def drop_upload(self, name: str) -> None:
+        """Delete a model's uploaded files, if it has any."""
+        upload = self._uploads.pop(name, None)
+        if upload:
+            upload.remove()
+
+    def locate(self, path: str) -> Path:
+        """A file of the models folder."""
+        return locate(path, self.settings.registry)
+
+    @asynccontextmanager
+    async def lifespan(self, _: Any = None) -> AsyncIterator[None]:
+        """Make engine, backends and models; load the registry's models in the background; at the end, drain."""
+        sandbox, models = await asyncio.to_thread(self._build)
+        self._pipeline = Pipeline(models)
+        self.metrics.watch(models.all)
+        loading = asyncio.create_task(self._load_registry())
+        try:
+            yield
+        finally:
+            self.stopping = True
+            await loading
+            await asyncio.to_thread(models.close)
+            await asyncio.to_thread(sandbox.close)
+            for name in list(self._uploads):
+                self.drop_upload(name)
+
+    def _build(self) -> tuple[Any, Models]:
+        from openvino_llama.backends.openvino import OpenVINOBackend
+        from openvino_llama.sandbox.engine import Sandbox
+
+        sandbox = Sandbox()
+        endpoints = {each.name: each.endpoint for each in self.plugins.model_types.values()}
+        wanted = self.settings.default_models
+        return sandbox, Models(
+            self.plugins,
+            sandbox,
+            [OpenVINOBackend(self.settings.cache_dir), *self.plugins.backends()],
+            self.metrics,
+            max_batch_size=self.settings.max_batch_size,
+            defaults={endpoints[kind]: name for kind, name in wanted.items() if kind in endpoints},
+        )
+
+    async def _load_registry(self) -> None:
+        try:
+            registry = await asyncio.to_thread(self.read_registry)
+            self.registry_problems = registry.problems
+            for name, entry in registry.entries.items():
+                if self.stopping:
+                    break
+                await asyncio.to_thread(self._load, name, entry)
+        except Exception:
+            logger.exception("the registry's models could not be loaded")
+        finally:
+            self.loaded.set()
+
+    def _load(self, name: str, entry: Any) -> None:
+        """Load one model; what goes wrong is the model's state from then on and does not stop the others."""
+        try:
+            self.models.load(name, entry, self.locate)
+        except OpenVINOLlamaError:
+            pass  # logged, and kept with the model
+        except Exception:
+            logger.exception("model %s failed to load", name)
+
+    def read_registry(self) -> Registry:
+        """The registry as it is on disk now; empty if there is none."""
+        path = self.settings.registry
+        if not path.exists():
+            logger.warning("there is no registry %s: no models are loaded", path)
+            return Registry(path, {}, {})
+        try:
+            registry = read_registry(path)
+        except ConfigError as error:
+            logger.error("%s", error)
+            return Registry(path, {}, {path.name: str(error)})
+        for problem in registry.problems.values():
+            logger.error("%s", problem)
+        return registry
