@@ -42,9 +42,10 @@ def find_regions(
     """
     background = -1 if options.background is None else options.background
     numbered = _skimage("measure").label(class_map.astype(np.int32), background=background, connectivity=2)
-    for number in _largest(numbered, options.min_area, limit):
-        rows, columns = _extent(numbered == number)
-        mask = numbered[rows, columns] == number
+    numbered = _largest_only(numbered, options.min_area, limit)
+    for found in _skimage("measure").regionprops(numbered):
+        rows, columns = found.slice
+        mask = found.image
         seen = None if probabilities is None else float(probabilities[rows, columns][mask].mean()) / 255
         if seen is not None and seen < options.min_confidence:
             continue
@@ -52,13 +53,16 @@ def find_regions(
         yield _described(mask, (columns.start, rows.start), class_id, seen, options)
 
 
-def _largest(numbered: NDArray[Any], min_area: int, limit: int) -> list[int]:
-    """Numbers of the regions that are large enough, by falling area. Number 0 is the background."""
+def _largest_only(numbered: NDArray[Any], min_area: int, limit: int) -> NDArray[Any]:
+    """The map with the regions that are large enough, numbered anew from 1 by falling area; 0 is everything else."""
     areas = np.bincount(numbered.ravel())
     areas[0] = 0
     order = np.argsort(-areas, kind="stable")[:limit]
-    large: list[int] = order[areas[order] >= max(min_area, 1)].tolist()
-    return large
+    kept = order[areas[order] >= max(min_area, 1)]
+    numbers = np.zeros(len(areas), np.int32)
+    numbers[kept] = np.arange(1, len(kept) + 1)
+    renumbered: NDArray[Any] = numbers[numbered]
+    return renumbered
 
 
 def _extent(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
@@ -88,12 +92,17 @@ def _grown(mask: NDArray[np.bool_], corner: tuple[int, int], ratio: float) -> tu
 
 def _outline(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Corners of the outer outline, as x and y, along the edges of pixels."""
-    contours = _skimage("measure").find_contours(np.pad(mask, 1).astype(np.float32), 0.5)
-    longest = max(contours, key=len)
-    corners = _skimage("measure").approximate_polygon(longest, _OUTLINE_TOLERANCE)[
-        :-1
-    ]  # the last one repeats the first
+    # "high": pixels that only touch at a corner belong together, as they do in the numbering
+    contours = _skimage("measure").find_contours(np.pad(mask, 1).astype(np.float32), 0.5, fully_connected="high")
+    outer = max(contours, key=_spanned)
+    simple = _skimage("measure").approximate_polygon(outer, _OUTLINE_TOLERANCE)
+    corners = (simple if len(simple) > 3 else outer)[:-1]  # the last corner repeats the first
     return np.asarray(corners[:, ::-1] - 0.5)  # -1 for the padding, +0.5 from a pixel's centre to its edge
+
+
+def _spanned(contour: NDArray[np.float64]) -> float:
+    """Area of the contour's box: a hole's is always smaller than that of what is around it."""
+    return float(np.prod(np.ptp(contour, axis=0)))
 
 
 def _skimage(part: str) -> Any:
