@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -138,7 +141,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(name="server")
-def run_server() -> Iterator[Server]:
+def run_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("NO_PROXY", "*")
     with Server() as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
@@ -148,6 +152,14 @@ def run_server() -> Iterator[Server]:
 def indexed(source: str) -> IndexedModel:
     file = IndexedFile(source, SHA256, len(BODY), "m/model.bin")
     return IndexedModel("", "Apache-2.0", {"model": file}, {"type": "vision", "task": "classification"})
+
+
+def pull_until_killed(url: str, folder: Path) -> None:
+    def kill(description: str, done: int, total: int | None) -> None:
+        if done > 1000:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    pull(indexed(url), "m", folder, progress=kill)
 
 
 def left(folder: Path) -> dict[str, bytes]:
@@ -262,6 +274,17 @@ class TestBroken:
         assert BODY.startswith(data)
         assert pulled(server, "good", tmp_path) == BODY
         assert server.ranges[-1] == f"bytes={len(data)}-"
+
+    def test_a_kill(self, server: Server, tmp_path: Path) -> None:
+        """What not even the process itself sees coming leaves no more than a part, and a lock that holds nobody."""
+        context = multiprocessing.get_context("spawn")
+        worker = context.Process(target=pull_until_killed, args=(f"{server.url}/good", tmp_path))
+        worker.start()
+        worker.join(60)
+        assert worker.exitcode == -signal.SIGKILL
+        assert set(left(tmp_path)) == {".m.lock", "m/model.bin.part"}
+        assert pulled(server, "good", tmp_path) == BODY
+        assert server.ranges[-1] is not None
 
     @staticmethod
     def leave_part(folder: Path, data: bytes) -> None:

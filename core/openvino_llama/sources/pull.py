@@ -86,10 +86,16 @@ def _check_registry(registry: Path, name: str) -> None:
 
 
 def _check_room(model: IndexedModel, models_dir: Path) -> None:
-    missing = {file.path: file.size for file in model.files.values() if not (models_dir / file.path).exists()}
-    free, needed = shutil.disk_usage(models_dir).free, sum(missing.values())
+    free = shutil.disk_usage(models_dir).free
+    needed = sum(file.size for file in model.files.values() if not (models_dir / file.path).exists())
+    needed -= sum(part.stat().st_size for part in _parts(model, models_dir))
     if needed > free:
         raise SourceError(f"needs {needed} bytes on the disk of the models folder, which has {free} free")
+
+
+def _parts(model: IndexedModel, models_dir: Path) -> Iterator[Path]:
+    parts = (models_dir / f"{file.path}.part" for file in model.files.values())
+    return (part for part in parts if part.is_file())
 
 
 def _bring(file: IndexedFile, errand: _Errand) -> None:
