@@ -275,15 +275,18 @@ class TestBroken:
         assert pulled(server, "good", tmp_path) == BODY
         assert server.ranges[-1] == f"bytes={len(data)}-"
 
-    def test_a_kill(self, server: Server, tmp_path: Path) -> None:
+    def test_a_kill(self, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """What not even the process itself sees coming leaves no more than a part, and a lock that holds nobody."""
+        temporary, models = tmp_path / "temporary", tmp_path / "models"
+        temporary.mkdir()
+        monkeypatch.setenv("TMPDIR", str(temporary))
         context = multiprocessing.get_context("spawn")
-        worker = context.Process(target=pull_until_killed, args=(f"{server.url}/good", tmp_path))
+        worker = context.Process(target=pull_until_killed, args=(f"{server.url}/good", models))
         worker.start()
         worker.join(60)
         assert worker.exitcode == -signal.SIGKILL
-        assert set(left(tmp_path)) == {".m.lock", "m/model.bin.part"}
-        assert pulled(server, "good", tmp_path) == BODY
+        assert set(left(models)) == {".m.lock", "m/model.bin.part"}
+        assert pulled(server, "good", models) == BODY
         assert server.ranges[-1] is not None
 
     @staticmethod
