@@ -90,5 +90,3 @@ def named(node: Any, name: str) -> Any:
     """The node with a name for its output tensor."""
     node.output(0).set_names({name})
     return node
-
-

@@ -63,6 +63,7 @@ def test_exif_orientation_is_followed(orientation: int, form: str, encode: Encod
     assert pixels[:, 34:, 2].min() > 180
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_a_broken_exif_block_is_no_reason_to_refuse(encode: Encode) -> None:
     body = encode(ASTRONAUT, "JPEG", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff\x01")
     assert rgb(body, "image/jpeg").shape == (64, 96, 3)
@@ -176,14 +177,18 @@ def test_no_bytes_at_all() -> None:
         open_picture(b"", "image/png", LIMIT)
 
 
-@pytest.mark.parametrize("body", [b"hello", b"\x00" * 100, b'{"image": 1}', b"<svg xmlns='http://www.w3.org/2000/svg'/>"])
+@pytest.mark.parametrize(
+    "body", [b"hello", b"\x00" * 100, b'{"image": 1}', b"<svg xmlns='http://www.w3.org/2000/svg'/>"]
+)
 def test_what_is_no_picture(body: bytes) -> None:
     with pytest.raises(InvalidInputError, match="not a picture of a known format"):
         open_picture(body, "image/png", LIMIT)
 
 
 def test_the_content_type_must_be_true(encode: Encode) -> None:
-    with pytest.raises(UnsupportedMediaTypeError, match="Content-Type says image/jpeg, the body is image/png") as raised:
+    with pytest.raises(
+        UnsupportedMediaTypeError, match="Content-Type says image/jpeg, the body is image/png"
+    ) as raised:
         open_picture(encode(ASTRONAUT), "image/jpeg", LIMIT)
     assert "image/webp" in raised.value.accepts
     with pytest.raises(UnsupportedMediaTypeError, match="image/gif are not supported"):
@@ -225,9 +230,7 @@ def test_samples_without_a_known_range_are_refused(encode: Encode) -> None:
 
 def test_a_jpeg_is_decoded_smaller_but_never_below_twice_what_is_needed(encode: Encode) -> None:
     body = encode(Image.fromarray(data.astronaut()).resize((1600, 1200)), "JPEG")
-    opened = open_picture(body, "image/jpeg", LIMIT)
-    assert opened.decode((224, 224)).size == (800, 600)
-    assert opened.size == (800, 600) or opened.size == (1600, 1200)
+    assert open_picture(body, "image/jpeg", LIMIT).decode((224, 224)).size == (800, 600)
     assert open_picture(body, "image/jpeg", LIMIT).decode((640, 480)).size == (1600, 1200)
     assert open_picture(body, "image/jpeg", LIMIT).decode((32, 24)).size == (200, 150)
 

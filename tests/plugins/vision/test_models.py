@@ -49,9 +49,7 @@ def test_a_cat_is_a_cat_in_every_format(form: str, mobilenet: Served, mobilenet_
     assert {each["class_id"] for each in results[1:3]} == {282, 283}
 
 
-def test_a_large_jpeg_decoded_smaller_is_the_same_cat(
-    mobilenet: Served, mobilenet_dir: Path, encode: Encode
-) -> None:
+def test_a_large_jpeg_decoded_smaller_is_the_same_cat(mobilenet: Served, mobilenet_dir: Path, encode: Encode) -> None:
     cat = Image.open(mobilenet_dir / "cat.bmp").resize((2048, 1364))
     whole, scaled = mobilenet.request(encode(cat)), mobilenet.request(encode(cat, "JPEG", quality=92), "image/jpeg")
     assert whole[0]["class_id"] == scaled[0]["class_id"] == 286
