@@ -73,7 +73,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         OpenVINOBackend().open(config, lambda model, _inputs, _outputs: model)
     except (ConfigError, ModelLoadError) as error:
-        print(error)  # noqa: T201 - the parent reads it
+        print(error)
         return _REFUSED
     return 0
 

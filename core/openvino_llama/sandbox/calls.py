@@ -8,7 +8,8 @@ behind one protocol, both are tested, and the installed wasmtime decides. Knows 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import wasmtime
@@ -23,6 +24,7 @@ __all__ = [
     "HostFunction",
     "RawCalls",
     "best_calls",
+    "trapping",
 ]
 
 HostFunction = Callable[..., int]
@@ -47,10 +49,13 @@ class CallingConvention(Protocol):
     def define(self, linker: wasmtime.Linker, module: str, name: str, parameters: int, function: HostFunction) -> None:
         """Define a host function of so many i32 parameters and one i32 result, for all stores of the linker."""
 
-    def export(self, store: wasmtime.Store, function: wasmtime.Func) -> Callable[..., int]:
-        """A callable for a guest's function of i32 parameters; its result is signed, 0 if the function has none.
+    def export(
+        self, store: wasmtime.Store, function: wasmtime.Func, parameters: int, results: int
+    ) -> Callable[..., int]:
+        """A callable for a guest's function of so many i32 parameters and 0 or 1 i32 results.
 
-        It raises GuestTrapError, GuestInterruptedError or GuestExitError. Only the store's own thread may call it.
+        It gives the result, signed; 0 if the function has none. Its type must have been checked. It raises
+        GuestTrapError, GuestInterruptedError or GuestExitError. Only the store's own thread may call it.
         """
 
 
@@ -65,16 +70,18 @@ class BoxedCalls:
 
         linker.define_func(module, name, _func_type(parameters), unsigned)
 
-    def export(self, store: wasmtime.Store, function: wasmtime.Func) -> Callable[..., int]:
+    def export(
+        self,
+        store: wasmtime.Store,
+        function: wasmtime.Func,
+        parameters: int,  # noqa: ARG002 - wasmtime looks the type up at every call
+        results: int,  # noqa: ARG002
+    ) -> Callable[..., int]:
         """Through ``Func.__call__``."""
 
         def call(*arguments: int) -> int:
-            try:
+            with trapping():
                 return function(store, *[_signed(argument) for argument in arguments]) or 0
-            except wasmtime.Trap as trap:
-                raise _trap_error(trap) from None
-            except wasmtime.WasmtimeError as error:
-                raise _call_error(error) from None
 
         return call
 
@@ -110,26 +117,39 @@ class RawCalls:
         if error:
             raise wasmtime.WasmtimeError._from_ptr(error)  # noqa: SLF001 - the C API gives no other way
 
-    def export(self, store: wasmtime.Store, function: wasmtime.Func) -> Callable[..., int]:
+    def export(
+        self, store: wasmtime.Store, function: wasmtime.Func, parameters: int, results: int
+    ) -> Callable[..., int]:
         """Through ``wasmtime_func_call_unchecked``, with one array of slots for all calls of this callable."""
-        count = len(function.type(store).params)
-        slots = (self._c.wasmtime_val_raw_t * max(count, 1))()
-        view = (ctypes.c_int32 * (4 * max(count, 1))).from_buffer(slots)
+        count = max(parameters, 1)
+        slots = (self._c.wasmtime_val_raw_t * count)()
+        view = (ctypes.c_int32 * (4 * count)).from_buffer(slots)
         invoke, context, item = self._c._wasmtime_func_call_unchecked, store._context(), function._func  # noqa: SLF001
         trap = ctypes.POINTER(self._c.wasm_trap_t)()
-        fixed = (ctypes.byref(item), slots, max(count, 1), ctypes.byref(trap))
-        has_result = bool(function.type(store).results)
+        fixed = (ctypes.byref(item), slots, count, ctypes.byref(trap))
 
         def call(*arguments: int) -> int:
-            view[0 : 4 * len(arguments) : 4] = list(arguments)
+            view[0 : 4 * parameters : 4] = list(arguments)
             error = invoke(context, *fixed)
             if error:
-                raise _call_error(wasmtime.WasmtimeError._from_ptr(error))  # noqa: SLF001
+                with trapping():
+                    raise wasmtime.WasmtimeError._from_ptr(error)  # noqa: SLF001
             if trap:
                 raise _trap_error(_take(trap))
-            return view[0] if has_result else 0
+            return view[0] if results else 0
 
         return call
+
+
+@contextmanager
+def trapping() -> Iterator[None]:
+    """Turn wasmtime's traps, and a guest's exit, into this module's errors."""
+    try:
+        yield
+    except wasmtime.Trap as trap:
+        raise _trap_error(trap) from None
+    except wasmtime.ExitTrap as exit_:
+        raise GuestExitError(exit_.code) from None
 
 
 def best_calls() -> CallingConvention:
@@ -166,11 +186,3 @@ def _trap_error(trap: wasmtime.Trap) -> GuestTrapError:
         return GuestInterruptedError("the guest ran past its deadline")
     reason = code.name.lower().replace("_", " ") if code else "unknown trap"
     return GuestTrapError(f"the guest trapped: {reason}")
-
-
-def _call_error(error: wasmtime.WasmtimeError) -> GuestTrapError:
-    if isinstance(error, wasmtime.ExitTrap):
-        return GuestExitError(error.code)
-    trapped = GuestTrapError("the guest could not be called")
-    trapped.__cause__ = error
-    return trapped

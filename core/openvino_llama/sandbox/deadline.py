@@ -6,12 +6,15 @@ cancelled by its own function. One thread does both. Knows nothing of guests or 
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 __all__ = ["TICK_SECONDS", "Deadline", "Watchdog"]
+
+logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.01
 """How exact deadlines are: the time between two ticks."""
@@ -33,6 +36,10 @@ class Deadline:
     def is_over(self) -> bool:
         """Whether the moment has come."""
         return self.remaining() == 0.0
+
+    def seconds_over(self) -> float:
+        """Seconds since the moment; negative before it."""
+        return time.monotonic() - self._at
 
     def cancel(self) -> None:
         """Nobody waits any more: what runs until this deadline ends now."""
@@ -60,7 +67,14 @@ class Watchdog:
         with self._lock:
             for cancel, deadline in self._watched.values():
                 if deadline.is_over():
-                    cancel()
+                    self._cancel(cancel)
+
+    def _cancel(self, cancel: Callable[[], None]) -> None:
+        try:
+            cancel()
+        # A backend may be a plugin's; without this thread no deadline of the process would hold.
+        except Exception:
+            logger.exception("a backend could not cancel its inference")
 
     @contextmanager
     def watching(self, cancel: Callable[[], None], deadline: Deadline | None) -> Iterator[None]:

@@ -15,17 +15,29 @@ import wasmtime
 
 from openvino_llama.config import Limits
 from openvino_llama.errors import DeadlineExceededError, GuestTrapError, LimitError, ModelLoadError
-from openvino_llama.sandbox.calls import CallingConvention, GuestInterruptedError, best_calls
+from openvino_llama.sandbox.calls import CallingConvention, GuestInterruptedError, best_calls, trapping
 from openvino_llama.sandbox.deadline import TICK_SECONDS, Deadline, Watchdog
 from openvino_llama.sandbox.memory import GuestMemory
 from openvino_llama.sandbox.wasi_nn import FUNCTIONS, MODULE, Errno, WasiNN
 
-__all__ = ["Instance", "Sandbox"]
+__all__ = ["GuestModule", "Instance", "Sandbox"]
 
 _GIB = 1 << 30
 _STACK_BYTES = 512 << 10
 _START_SECONDS = 5.0
 _NEVER = 1 << 62
+_WASI = "wasi_snapshot_preview1"
+_I32 = wasmtime.ValType.i32()
+
+
+class GuestModule:
+    """A compiled module, linked with the host's functions: what all instances of one guest share."""
+
+    def __init__(self, linker: wasmtime.Linker, module: wasmtime.Module) -> None:
+        self.linked = linker.instantiate_pre(module)
+        self.uses_wasi = any(each.module == _WASI for each in module.imports)
+        self.functions = {each.name: _signature(each.type) for each in module.exports}
+        """Name of an export -> numbers of its i32 parameters and results; None for what the host does not call."""
 
 
 class Sandbox:
@@ -51,23 +63,24 @@ class Sandbox:
 
         return answer
 
-    def compile(self, source: Path | bytes) -> wasmtime.InstancePre:
+    def compile(self, source: Path | bytes) -> GuestModule:
         """Compile a module and link its imports; ModelLoadError if it is no module or imports something else."""
-        content = source if isinstance(source, bytes) else source.read_bytes()
         try:
-            return self._linker.instantiate_pre(wasmtime.Module(self.engine, content))
-        except wasmtime.WasmtimeError as error:
+            content = source if isinstance(source, bytes) else source.read_bytes()
+            return GuestModule(self._linker, wasmtime.Module(self.engine, content))
+        except (OSError, wasmtime.WasmtimeError) as error:
             raise ModelLoadError("the guest is no WebAssembly module that this host can link") from error
 
     def instantiate(
-        self, module: wasmtime.InstancePre, nn: WasiNN, limits: Limits, wasi: wasmtime.WasiConfig | None = None
+        self, module: GuestModule, nn: WasiNN, limits: Limits, wasi: wasmtime.WasiConfig | None = None
     ) -> Instance:
         """A new Store with limits and one instance in it. ``wasi`` is what the guest may see: nothing, unless given."""
         store = wasmtime.Store(self.engine)
         store.set_limits(
             memory_size=limits.memory_mib << 20, table_elements=limits.table_elements, instances=1, tables=8, memories=1
         )
-        store.set_wasi(wasi or wasmtime.WasiConfig())
+        if module.uses_wasi:
+            store.set_wasi(wasi or wasmtime.WasiConfig())
         return Instance(self, store, module, nn)
 
     def run(self, store: wasmtime.Store, nn: WasiNN, function: Callable[[], int], deadline: Deadline | None) -> int:
@@ -80,6 +93,8 @@ class Sandbox:
             return function()
         except GuestInterruptedError as error:
             raise DeadlineExceededError("the guest was stopped at its deadline") from error
+        except wasmtime.WasmtimeError as error:
+            raise GuestTrapError("the guest could not be called") from error
         finally:
             self._running.nn = None
 
@@ -91,33 +106,32 @@ class Sandbox:
 class Instance:
     """One Store with one instance of a guest. Used by one thread at a time."""
 
-    def __init__(self, sandbox: Sandbox, store: wasmtime.Store, module: wasmtime.InstancePre, nn: WasiNN) -> None:
+    def __init__(self, sandbox: Sandbox, store: wasmtime.Store, module: GuestModule, nn: WasiNN) -> None:
         self._sandbox = sandbox
         self._store = store
+        self._signatures = module.functions
         self.nn = nn
-        exports = self._start(module)
-        self._exports = exports
-        memory = exports.get("memory")
+        self._exports = self._start(module)
+        memory = self._exports.get("memory")
         self._memory = GuestMemory(memory, store) if isinstance(memory, wasmtime.Memory) else None
-        if self._memory:
+        if self._memory is not None:
             nn.attach(self._memory)
-        if "_initialize" in exports:
+        if "_initialize" in self._exports:
             self.call(self.function("_initialize"), deadline=Deadline(_START_SECONDS))
 
-    def _start(self, module: wasmtime.InstancePre) -> Mapping[str, object]:
+    def _start(self, module: GuestModule) -> Mapping[str, object]:
         started: list[wasmtime.Instance] = []
 
         def start() -> int:
-            started.append(module.instantiate(self._store))
+            try:
+                with trapping():
+                    started.append(module.linked.instantiate(self._store))
+            except wasmtime.WasmtimeError as error:
+                raise LimitError("the guest needs more memory or tables than its limits allow") from error
             return 0
 
-        try:
-            self._sandbox.run(self._store, self.nn, start, Deadline(_START_SECONDS))
-        except wasmtime.Trap as error:
-            raise GuestTrapError("the guest trapped while it started") from error
-        except wasmtime.WasmtimeError as error:
-            raise LimitError("the guest needs more memory or tables than its limits allow") from error
-        return dict(started[0].exports(self._store).items())
+        self._sandbox.run(self._store, self.nn, start, Deadline(_START_SECONDS))
+        return started[0].exports(self._store)
 
     @property
     def memory(self) -> GuestMemory:
@@ -129,22 +143,29 @@ class Instance:
     def function(self, name: str, parameters: int = 0) -> Callable[..., int]:
         """An exported function of so many i32 parameters; ModelLoadError if there is none."""
         function = self._exports.get(name)
-        i32 = wasmtime.ValType.i32()
         if not isinstance(function, wasmtime.Func):
             raise ModelLoadError(f"the guest exports no function {name!r}")
-        kind = function.type(self._store)
-        if kind.params != [i32] * parameters or kind.results not in ([], [i32]):
+        signature = self._signatures[name]
+        if signature is None or signature not in ((parameters, 0), (parameters, 1)):
             raise ModelLoadError(f"the guest's function {name!r} must take {parameters} i32 and give an i32 or nothing")
-        return self._sandbox.calls.export(self._store, function)
+        return self._sandbox.calls.export(self._store, function, *signature)
 
     def call(self, function: Callable[..., int], *arguments: int, deadline: Deadline | None) -> int:
         """Call a function of this guest; DeadlineExceededError or GuestTrapError if it does not come to its end."""
         return self._sandbox.run(self._store, self.nn, lambda: function(*arguments), deadline)
 
     def close(self) -> None:
-        """Free the Store and all that the guest holds."""
+        """Free all that the guest holds. The Store goes with this object and the last array over its memory."""
         self.nn.close()
-        self._store.close()
+        self._exports, self._memory = {}, None
+
+
+def _signature(kind: object) -> tuple[int, int] | None:
+    """Numbers of i32 parameters and results; None if it is no function or other types are among them."""
+    if not isinstance(kind, wasmtime.FuncType):
+        return None
+    params, results = kind.params, kind.results
+    return (len(params), len(results)) if all(each == _I32 for each in [*params, *results]) else None
 
 
 def _config() -> wasmtime.Config:

@@ -58,10 +58,11 @@ class Guest:
         self._infer = instance.function("infer", 3)
         self._next = instance.function("infer_next", 1) if streaming else None
         self._buffers = [_Buffer(spec) for spec in config.inputs]
-        self._records = self._allocate(_TENSOR.size * max(1, len(config.inputs)))
-        self._dims = [self._allocate(4 * max(1, len(spec.shape))) for spec in config.inputs]
-        self._result = self._allocate(_RESULT.size)
-        self._load(streaming=streaming)
+        try:
+            self._load(streaming=streaming)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def compute_seconds(self) -> float:
@@ -90,19 +91,22 @@ class Guest:
         self._instance.close()
 
     def _load(self, *, streaming: bool) -> None:
-        name = self._config.name.encode()
-        name_pointer = self._allocate(len(name))
-        self._instance.memory.write(name_pointer, name)
-        size = len(_pack_config(self._config, 0, streaming=streaming))
-        pointer = self._allocate(size)
-        self._instance.memory.write(pointer, _pack_config(self._config, pointer, streaming=streaming))
+        config, name = self._config, self._config.name.encode()
+        ranks = [len(spec.shape) for spec in config.inputs]
+        fixed = _RESULT.size + _TENSOR.size * len(ranks) + 4 * sum(ranks)
+        # One piece of guest memory for all that has a fixed size: each call into the guest costs its microseconds.
+        self._result = self._allocate(fixed + _config_size(config) + len(name))
+        self._records = self._result + _RESULT.size
+        first = self._records + _TENSOR.size * len(ranks)
+        self._dims = [first + 4 * sum(ranks[:index]) for index in range(len(ranks))]
+        pointer = self._result + fixed
+        content = _pack_config(config, pointer, streaming=streaming) + name
+        self._instance.memory.write(pointer, content)
         load = self._instance.function("load_model_by_name", 3)
-        deadline = Deadline(self._config.limits.deadline_s)
-        code = self._instance.call(load, pointer, name_pointer, len(name), deadline=deadline)
+        arguments = (pointer, pointer + len(content) - len(name), len(name))
+        code = self._instance.call(load, *arguments, deadline=Deadline(config.limits.deadline_s))
         if code != 0:
             raise ModelLoadError(f"the guest answered {code} to load_model_by_name") from self._instance.nn.failure
-        self._free(pointer)
-        self._free(name_pointer)
 
     def _place(self, index: int, arrays: list[NDArray[Any]]) -> None:
         """Copy one input into guest memory; the only copy between preprocessing and OpenVINO."""
@@ -139,7 +143,7 @@ class Guest:
             raise _error(code, self._instance.nn.failure)
         try:
             return self._outputs()
-        except (OutOfBoundsError, ValueError) as error:
+        except (OutOfBoundsError, IndexError) as error:
             raise InferenceError("the guest's outputs are not inside its memory") from error
 
     def _outputs(self) -> dict[str, NDArray[Any]]:
@@ -206,6 +210,18 @@ def _error(code: int, failure: BaseException | None) -> BaseException:
     return error
 
 
+def _config_size(config: ModelConfig) -> int:
+    """Bytes that ``_pack_config`` makes."""
+    specs = [*config.inputs, *config.outputs]
+    return _CONFIG.size + sum(_SPEC.size + 4 * len(spec.shape) + len(_padded(spec.name)) for spec in specs)
+
+
+def _padded(name: str) -> bytes:
+    """The name with zeros after it that keep what follows aligned."""
+    content = name.encode()
+    return content + bytes(-len(content) % 4)
+
+
 def _pack_config(config: ModelConfig, base: int, *, streaming: bool) -> bytes:
     """The model_config struct and all that it points to, as they stand at address ``base``."""
     specs = [*config.inputs, *config.outputs]
@@ -215,10 +231,10 @@ def _pack_config(config: ModelConfig, base: int, *, streaming: bool) -> bytes:
     for spec in specs:
         dims = tail_base + len(tail)
         tail += struct.pack(f"<{len(spec.shape)}i", *spec.shape)
-        name, name_pointer = spec.name.encode(), tail_base + len(tail)
-        tail += name + bytes(-len(name) % 4)  # keeps the next dims aligned
+        name = tail_base + len(tail)
+        tail += _padded(spec.name)
         kind, layout = _TYPE_NUMBERS[spec.data_type], _LAYOUT_NUMBERS[spec.layout]
-        records += _SPEC.pack(name_pointer, len(name), dims, len(spec.shape), kind, layout)
+        records += _SPEC.pack(name, len(spec.name.encode()), dims, len(spec.shape), kind, layout)
     inputs = base + _CONFIG.size
     outputs = inputs + _SPEC.size * len(config.inputs)
     counts = (inputs, len(config.inputs), outputs, len(config.outputs))

@@ -14,12 +14,14 @@ import numpy as np
 import wasmtime
 from numpy.typing import NDArray
 
+from openvino_llama.errors import SandboxError
+
 __all__ = ["GuestMemory", "OutOfBoundsError"]
 
 U32 = struct.Struct("<I")
 
 
-class OutOfBoundsError(Exception):
+class OutOfBoundsError(SandboxError):
     """A pointer and length that are not inside the guest's memory."""
 
 
@@ -36,7 +38,14 @@ class GuestMemory:
         size = self._memory.data_len(self._store)
         if size > len(self._bytes):
             address = ctypes.addressof(self._memory.data_ptr(self._store).contents)
-            self._bytes = memoryview((ctypes.c_ubyte * size).from_address(address)).cast("B")
+            content: Any = (ctypes.c_ubyte * size).from_address(address)
+            content.store = self._store  # every array over this memory keeps it mapped
+            self._bytes = memoryview(content).cast("B")
+
+    def __len__(self) -> int:
+        """Its present size in bytes."""
+        self._refresh()
+        return len(self._bytes)
 
     def check(self, pointer: int, size: int) -> None:
         """Raise OutOfBoundsError unless ``size`` bytes from ``pointer`` on lie inside (0 bytes at the end do)."""
