@@ -123,7 +123,9 @@ def _info(model: Model, route: str, active_for: str | None) -> ModelInfo:
 
 async def _load_entry(server: Server, body: bytes) -> Model:
     name, entry, activate = _read_load_request(server, body)
-    model = await asyncio.to_thread(server.models.load, name, entry, server.locate)
+    known = server.read_registry().entries.get(name) == entry
+    locate = server.locate if known else server.locate_for_client
+    model = await asyncio.to_thread(server.models.load, name, entry, locate)
     return await asyncio.to_thread(server.models.activate, name) if activate else model
 
 

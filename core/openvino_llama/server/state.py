@@ -72,8 +72,12 @@ class Server:
             upload.remove()
 
     def locate(self, path: str) -> Path:
-        """A file of the models folder."""
+        """A file of an entry that the registry has."""
         return locate(path, self.settings.registry)
+
+    def locate_for_client(self, path: str) -> Path:
+        """A file of an entry that a client sent: in the models folder itself, and not in its parent."""
+        return locate(path, self.settings.registry, own_folder_only=True)
 
     @asynccontextmanager
     async def lifespan(self, _: Any = None) -> AsyncIterator[None]:
