@@ -18,7 +18,7 @@ from openvino_llama_vision.config import Segmentation
 __all__ = ["RawRegion", "find_regions"]
 
 _OUTLINE_TOLERANCE = 0.75
-"""Pixels of the map that an outline's corners may be away from the exact outline."""
+"""Pixels of the map that an outline may be off the exact one; less for small regions, whose shape it would change."""
 
 
 class RawRegion(msgspec.Struct, frozen=True):
@@ -95,7 +95,8 @@ def _outline(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     # "high": pixels that only touch at a corner belong together, as they do in the numbering
     contours = _skimage("measure").find_contours(np.pad(mask, 1).astype(np.float32), 0.5, fully_connected="high")
     outer = max(contours, key=_spanned)
-    simple = _skimage("measure").approximate_polygon(outer, _OUTLINE_TOLERANCE)
+    tolerance = min(_OUTLINE_TOLERANCE, _spanned(outer) ** 0.5 / 50)
+    simple = _skimage("measure").approximate_polygon(outer, tolerance)
     corners = (simple if len(simple) > 3 else outer)[:-1]  # the last corner repeats the first
     return np.asarray(corners[:, ::-1] - 0.5)  # -1 for the padding, +0.5 from a pixel's centre to its edge
 

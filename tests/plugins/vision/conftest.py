@@ -12,8 +12,9 @@ import numpy as np
 import openvino as ov
 import pytest
 from numpy.typing import NDArray
-from openvino_llama_vision import plugin
 from PIL import Image
+
+from openvino_llama_vision import plugin
 
 from .served import Served, read
 

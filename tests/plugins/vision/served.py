@@ -9,11 +9,11 @@ import msgspec
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
-from openvino_llama_vision import plugin
-from openvino_llama_vision.config import VisionParameters
 
 from openvino_llama import DataType, InferenceRequest, ModelConfig, RegistryEntry, TensorSpec
 from openvino_llama.config import typed_config
+from openvino_llama_vision import plugin
+from openvino_llama_vision.config import VisionParameters
 
 TYPES = {"u8": DataType.U8, "f32": DataType.F32, "i32": DataType.I32, "i64": DataType.I64, "f16": DataType.F16}
 

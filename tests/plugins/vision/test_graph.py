@@ -11,14 +11,14 @@ import pytest
 from numpy.typing import NDArray
 from openvino import opset13 as ops
 from PIL import Image
-from skimage import data
 
 from openvino_llama import ConfigError, DataType
 
 from .conftest import Encode, named
+from .pictures import coffee
 from .served import Served
 
-COFFEE = Image.fromarray(data.coffee())  # 600 x 400
+COFFEE = Image.fromarray(coffee())  # 600 x 400
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -41,7 +41,7 @@ def seen(model: ov.Model, config: dict[str, Any], body: bytes) -> NDArray[Any]:
     return next(iter(outputs.values()))
 
 
-def reference(picture: Image.Image) -> NDArray[np.float32]:
+def reference(picture: Image.Image) -> NDArray[Any]:
     """Customary ImageNet normalisation, (height, width, 3)."""
     pixels = np.asarray(picture).astype(np.float32) / 255
     return (pixels - np.array(MEAN, np.float32)) / np.array(STD, np.float32)

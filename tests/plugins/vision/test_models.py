@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from openvino_llama_vision.masks import runs_to_mask
-from PIL import Image
-from skimage import data
+from PIL import Image, ImageDraw
 
 from openvino_llama import Reply
+from openvino_llama_vision.masks import runs_to_mask
 
 from .conftest import Encode
+from .pictures import astronaut, page
 from .served import Served
 
 FACE = (178, 76, 270, 186)  # left, top, right, bottom: forehead to chin and ear to ear, drawn by hand
@@ -58,7 +58,7 @@ def test_a_large_jpeg_decoded_smaller_is_the_same_cat(mobilenet: Served, mobilen
 
 @pytest.mark.parametrize("quarter_turns", range(4))
 def test_a_page_turned_clockwise_is_recognised(quarter_turns: int, orientation: Served, encode: Encode) -> None:
-    turned = np.rot90(data.page(), -quarter_turns)
+    turned = np.rot90(page(), -quarter_turns)
     (best,) = orientation.request(encode(turned), top_k=1)
     assert best["label"] == str(quarter_turns * 90)
     assert best["confidence"] > 0.8
@@ -73,7 +73,7 @@ def test_there_is_one_face_where_a_human_sees_it(
     model: Served = request.getfixturevalue(name)
     side = min(size)
     picture = Image.new("RGB", size, "grey")
-    picture.paste(Image.fromarray(data.astronaut()).resize((side, side)), (size[0] - side, size[1] - side))
+    picture.paste(Image.fromarray(astronaut()).resize((side, side)), (size[0] - side, size[1] - side))
     (found,) = model.request(encode(picture))
     expected = tuple(each * side / 512 + size[axis % 2] - side for axis, each in enumerate(FACE))
     assert overlap(corners(found["box"]), expected) > 0.5
@@ -84,7 +84,7 @@ def test_there_is_one_face_where_a_human_sees_it(
 
 
 def test_no_face_in_a_picture_without_one(faces_short: Served, encode: Encode) -> None:
-    assert faces_short.request(encode(data.page())) == []
+    assert faces_short.request(encode(page())) == []
 
 
 def bird_mask(results: dict[str, Any]) -> NDArray[np.uint8]:
@@ -107,16 +107,15 @@ def test_a_bird_is_cut_out(deeplab: Served, deeplab_dir: Path, encode: Encode) -
 
 
 def test_both_masks_and_the_polygon_say_the_same(deeplab: Served, deeplab_dir: Path) -> None:
-    from skimage.draw import polygon2mask
-
     body = (deeplab_dir / "bird_segmentation.bmp").read_bytes()
     as_png = bird_mask(deeplab.request(body, "image/bmp", mask="png")) == 3
     results = deeplab.request(body, "image/bmp", mask="rle")
     height, width = results["mask"]["size"]
     (runs,) = [each for each in results["mask"]["classes"] if each["class_id"] == 3]
     assert np.array_equal(runs_to_mask(runs["counts"], (height, width)), as_png)
-    outline = [(y - 0.5, x - 0.5) for x, y in results["regions"][0]["polygon"]]
-    assert mask_iou(polygon2mask((height, width), outline), as_png) > 0.98
+    drawn = Image.new("1", (width, height))
+    ImageDraw.Draw(drawn).polygon([tuple(each) for each in results["regions"][0]["polygon"]], fill=1)
+    assert mask_iou(np.asarray(drawn), as_png) > 0.98
 
 
 def test_the_mask_has_the_size_of_the_picture(deeplab: Served, deeplab_dir: Path, encode: Encode) -> None:
@@ -129,8 +128,7 @@ def test_the_mask_has_the_size_of_the_picture(deeplab: Served, deeplab_dir: Path
 
 def test_lines_of_text_are_regions(text_regions: Served, encode: Encode) -> None:
     """The page has a heading, five lines of prose and one of code, which is cut off below."""
-    page = data.page()
-    results = text_regions.request(encode(page), mask="png")
+    results = text_regions.request(encode(page()), mask="png")
     lines = sorted((corners(each["box"]) for each in results["regions"]), key=lambda box: box[1])
     assert 6 <= len(lines) <= 9
     assert {each["label"] for each in results["regions"]} == {"text"}
@@ -142,7 +140,7 @@ def test_lines_of_text_are_regions(text_regions: Served, encode: Encode) -> None
 
 @pytest.mark.parametrize(
     ("name", "picture"),
-    [("faces", data.astronaut), ("text_regions", data.page), ("orientation", data.page)],
+    [("faces", astronaut), ("text_regions", page), ("orientation", page)],
 )
 def test_answers_can_be_drawn(name: str, picture: Any, encode: Encode, request: pytest.FixtureRequest) -> None:
     model: Served = request.getfixturevalue(name)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from openvino_llama_vision.config import Preprocessing, ResizeMode
 from openvino_llama_vision.placement import Placement, dynamic_size, place
 
