@@ -74,13 +74,12 @@ def same_type(kind: str) -> ov.Model:
     return model([x], y=op.add(x, x))
 
 
-def slow(layers: int = 2000, size: int = 1200) -> ov.Model:
-    """Many matrix products one after the other: some ten seconds of work, which can be cancelled between two."""
+def slow(layers: int = 600, size: int = 1500) -> ov.Model:
+    """Matrix products one after the other: seconds of work, which can be cancelled between two of them."""
     x = parameter("x", (size, size))
-    weights = op.constant(np.full((size, size), 1e-3, np.float32))
     node = x
     for _ in range(layers):
-        node = op.relu(op.matmul(node, weights, False, False))
+        node = op.matmul(node, node, False, False)
     return model([x], y=op.reduce_sum(node, op.constant([0, 1]), True))
 
 
@@ -315,3 +314,47 @@ def config_of(graph: Graph, name: str = "m", **fields: Any) -> ModelConfig:
     """The ModelConfig of a graph that is already there."""
     specs = {"inputs": tuple(graph.inputs), "outputs": tuple(graph.outputs)}
     return ModelConfig(name=name, type="t", task="t", files={}, config=None, **(specs | fields))
+
+
+MISCHIEF = wat("""
+    (memory (export "memory") 1)
+    (table $table 1 funcref)
+    (func (export "spin") (loop (br 0)))
+    (func (export "grow_for_ever") (loop (drop (memory.grow (i32.const 16))) (br 0)))
+    (func (export "grow_and_trap") (loop (br_if 0 (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) (unreachable))
+    (func (export "grow_table_for_ever") (loop (drop (table.grow $table (ref.null func) (i32.const 100))) (br 0)))
+    (func (export "table_size") (result i32)
+        (drop (table.grow $table (ref.null func) (i32.const 9999)))
+        (drop (table.grow $table (ref.null func) (i32.const 9999)))
+        (table.size $table))
+    (func $recurse (export "recurse") (param i32) (result i32)
+        (i32.add (i32.const 1) (call $recurse (local.get 0))))
+    (func $depth (export "depth") (param i32) (result i32)
+        (if (result i32) (local.get 0)
+            (then (i32.add (i32.const 1) (call $depth (i32.sub (local.get 0) (i32.const 1)))))
+            (else (i32.const 0))))
+    (func (export "unreachable") (unreachable))
+    (func (export "out_of_bounds") (result i32) (i32.load (i32.const 0xFFFFFF00)))
+    (func (export "divide") (param i32) (result i32) (i32.div_s (i32.const 1) (local.get 0)))
+    (func (export "indirect") (call_indirect $table (i32.const 0)))
+    (func (export "nothing"))
+    (func (export "echo") (param i32) (result i32) (local.get 0))
+    (func (export "wide") (param i64) (result i32) (i32.const 0))
+    (func (export "two") (result i32 i32) (i32.const 0) (i32.const 0))
+""")
+"""A guest that does one bad thing in each of its functions."""
+
+
+def mischief(sandbox: Sandbox, limits: Limits | None = None) -> Instance:
+    """An instance of it."""
+    return start(sandbox, MISCHIEF, limits)
+
+
+def start(sandbox: Sandbox, module: bytes, limits: Limits | None = None) -> Instance:
+    """An instance of a guest that uses no graphs."""
+
+    def load(*_arguments: object) -> Graph:
+        raise AssertionError("this guest loads nothing")
+
+    nn = WasiNN({}, load, sandbox.watchdog)
+    return sandbox.instantiate(sandbox.compile(module), nn, limits or Limits())
