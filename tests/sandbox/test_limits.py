@@ -38,7 +38,7 @@ def neighbour(sandbox: Sandbox, graphs: Mapping[str, Graph], backend: OpenVINOBa
         prober = probe(sandbox, graphs, backend.load)
         context = prober.context("relu")
         array = np.array([[1, -1, 2, -2]], np.float32)
-        while not done.is_set():
+        while len(answers) < 2 or not done.is_set():
             right = prober.set_input(context, 0, array) == prober("compute", context) == 0
             right = right and prober.output(context, array).tolist() == [[1, 0, 2, 0]]
             answers.append((time.monotonic(), right))
@@ -106,7 +106,7 @@ def test_a_table_stays_below_the_limit(sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ['(memory (export "memory") 1025)', "(table 10001 funcref)", "(memory 1) (memory 1)"] + ["(table 1 funcref)" * 9],
+    ['(memory (export "memory") 1025)', "(table 10001 funcref)", "(memory 1) (memory 1)", "(table 1 funcref)" * 9],
     ids=["memory", "table", "memories", "tables"],
 )
 def test_a_module_that_needs_more_than_the_limits(sandbox: Sandbox, module: str) -> None:
