@@ -17,7 +17,7 @@ from openvino_llama_vision.anchors import anchors_of
 from openvino_llama_vision.boxes import Candidates, blend, suppress
 from openvino_llama_vision.config import BlazeFace, Decoder, Ssd, Yolo
 
-__all__ = ["Cut", "decoder_of", "deduced_decoder", "find", "find_faces", "find_ssd", "find_yolo"]
+__all__ = ["Cut", "decoder_of", "deduced_decoder", "find", "find_faces", "find_ssd", "find_yolo", "fits", "misfit"]
 
 Outputs = Mapping[str, NDArray[Any]]
 
@@ -46,24 +46,36 @@ def find(config: ModelConfig, outputs: Outputs, cut: Cut) -> Candidates:
 @per_model
 def decoder_of(config: ModelConfig) -> Decoder:
     """The decoder of a model: stated, or deduced from its outputs."""
-    found: Decoder | None = config.config.decoder or deduced_decoder([spec.shape for spec in config.outputs])
-    if found is None:
-        shapes = [list(spec.shape) for spec in config.outputs]
-        raise ConfigError(
-            f"model {config.name!r}, field 'config.decoder': outputs {shapes} fit none of ssd, yolo and blazeface"
-        )
-    return found
+    shapes = [spec.shape for spec in config.outputs]
+    decoder: Decoder | None = config.config.decoder or deduced_decoder(shapes)
+    if decoder is None or not fits(decoder, shapes):
+        raise misfit(config, shapes)
+    return decoder
 
 
 def deduced_decoder(shapes: Sequence[Sequence[int]]) -> Decoder | None:
     """The decoder that fits outputs of these shapes; None if none does."""
-    if [len(shape) for shape in shapes] == [3, 3] and {1, 16} == {shape[2] for shape in shapes}:
-        return BlazeFace()
-    if len(shapes) == 1 and len(shapes[0]) == 4 and shapes[0][3] == 7:
-        return Ssd()
-    if len(shapes) == 1 and len(shapes[0]) == 3:
-        return Yolo()
-    return None
+    return next((each for each in (BlazeFace(), Ssd(), Yolo()) if fits(each, shapes)), None)
+
+
+def fits(decoder: Decoder, shapes: Sequence[Sequence[int]]) -> bool:
+    """Whether a decoder can read outputs of these shapes."""
+    ranks = [len(shape) for shape in shapes]
+    if isinstance(decoder, BlazeFace):
+        return ranks == [3, 3] and {shape[2] for shape in shapes} == {16, 1}
+    if isinstance(decoder, Ssd):
+        return ranks == [4] and shapes[0][3] == 7
+    return ranks == [3]
+
+
+def misfit(config: ModelConfig, shapes: Sequence[Sequence[int]]) -> ConfigError:
+    """The error for outputs that the decoder cannot read."""
+    stated = config.config.decoder
+    name = "" if stated is None else type(stated).__name__.lower()
+    wanted = f"no decoder of type {name}" if name else "none of ssd, yolo and blazeface"
+    return ConfigError(
+        f"model {config.name!r}, field 'config.decoder': outputs {[list(each) for each in shapes]} fit {wanted}"
+    )
 
 
 def find_ssd(outputs: Outputs, cut: Cut) -> Candidates:

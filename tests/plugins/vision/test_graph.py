@@ -36,7 +36,7 @@ def identity(shape: list[int]) -> ov.Model:
 
 def seen(model: ov.Model, config: dict[str, Any], body: bytes) -> NDArray[Any]:
     """What the model itself sees of a picture."""
-    served = Served(model, "detection", config | {"decoder": {"type": "ssd"}})
+    served = Served(model, "classification", config | {"logits": False})
     outputs = served.infer({"pixels": served.tensor(body)})
     return next(iter(outputs.values()))
 

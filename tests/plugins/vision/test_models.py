@@ -17,7 +17,7 @@ from openvino_llama_vision.masks import runs_to_mask
 
 from .conftest import Encode
 from .pictures import astronaut, page
-from .served import Served
+from .served import Served, read
 
 FACE = (178, 76, 270, 186)  # left, top, right, bottom: forehead to chin and ear to ear, drawn by hand
 
@@ -47,6 +47,23 @@ def test_a_cat_is_a_cat_in_every_format(form: str, mobilenet: Served, mobilenet_
     assert (results[0]["class_id"], results[0]["label"]) == (286, "Egyptian cat")
     assert results[0]["confidence"] > 0.6
     assert {each["class_id"] for each in results[1:3]} == {282, 283}
+
+
+def test_the_specifications_entry_serves_the_quantised_model(
+    mobilenet_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its mean and std are for float models; one that takes u8 pixels is not harmed by them."""
+    normalize = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    config = {
+        "input_shape": [1, 3, 224, 224],
+        "output_classes": 1001,
+        "preprocessing": {"resize": [224, 224], "normalize": normalize},
+    }
+    model = read(mobilenet_dir / "mobilenet_v2_1.0_224_quant.tflite")
+    served = Served(model, "classification", config)
+    assert "normalize is not applied" in caplog.text
+    results = served.request((mobilenet_dir / "cat.bmp").read_bytes(), "image/bmp", top_k=1)
+    assert results == [{"label": "286", "confidence": pytest.approx(0.76, abs=0.02), "class_id": 286}]
 
 
 def test_a_large_jpeg_decoded_smaller_is_the_same_cat(mobilenet: Served, mobilenet_dir: Path, encode: Encode) -> None:
