@@ -1,7 +1,7 @@
 """Build the guest: ``python wasm/build.py``. With ``--check``, compare it with the artefact that is checked in.
 
-The only place with compiler flags. The bytes are reproducible for one version of the compiler, the pinned ziglang
-package.
+``python wasm/build.py SOURCE ARTEFACT`` does the same for a plugin's own guest. The only place with compiler flags.
+The bytes are reproducible for one version of the compiler, the pinned ziglang package.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ HERE = Path(__file__).resolve().parent
 SOURCE = HERE / "inferencer.c"
 ARTEFACT = HERE.parent / "core" / "openvino_llama" / "sandbox" / "inferencer.wasm"
 ZIG = "0.17.1"
-FLAGS = ["-target", "wasm32-wasi", "-mexec-model=reactor", "-std=c17", "-Oz", "-g0", "-Wall", "-Wextra", "-Werror"]
+FLAGS = ["-target", "wasm32-wasi", "-std=c17", "-Oz", "-g0", "-Wall", "-Wextra", "-Werror"]
 LINK = ["-Wl,--strip-all"]
 
 
-def compile_guest(source: Path, output: Path) -> None:
-    """Compile one C file to a WebAssembly reactor; raise CalledProcessError with the compiler's words on stderr."""
-    command = [sys.executable, "-m", "ziglang", "cc", *FLAGS, f"-I{HERE}", *LINK, "-o", str(output), source.name]
+def compile_guest(source: Path, output: Path, model: str = "reactor") -> None:
+    """Compile one C file to a ``reactor`` or a ``command``; the compiler's words are on stderr if that fails."""
+    flags = [*FLAGS, f"-mexec-model={model}", f"-I{HERE}", *LINK]
+    command = [sys.executable, "-m", "ziglang", "cc", *flags, "-o", str(output), source.name]
     subprocess.run(command, check=True, cwd=source.parent, env=os.environ | {"SOURCE_DATE_EPOCH": "0"})  # noqa: S603
 
 
@@ -33,23 +34,26 @@ def main() -> int:
     """Build or check; the exit code is 1 if the artefact is not what its source compiles to."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
+    parser.add_argument("source", type=Path, nargs="?", default=SOURCE, help="a C file")
+    parser.add_argument("artefact", type=Path, nargs="?", default=ARTEFACT, help="the module made of it")
     arguments = parser.parse_args()
+    source, artefact = arguments.source.resolve(), arguments.artefact
     if version("ziglang") != ZIG:
         print(f"the artefact is built with ziglang {ZIG}, here is {version('ziglang')}", file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory() as folder:
-        built = Path(folder) / ARTEFACT.name
-        compile_guest(SOURCE, built)
+        built = Path(folder) / artefact.name
+        compile_guest(source, built)
         content = built.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if not arguments.check:
-        ARTEFACT.write_bytes(content)
-        print(f"{ARTEFACT.name}: {len(content)} bytes, sha256 {digest}")
+        artefact.write_bytes(content)
+        print(f"{artefact.name}: {len(content)} bytes, sha256 {digest}")
         return 0
-    if content != ARTEFACT.read_bytes():
-        print(f"{ARTEFACT.name} is not what wasm/inferencer.c compiles to; run python wasm/build.py", file=sys.stderr)
+    if content != artefact.read_bytes():
+        print(f"{artefact.name} is not what {source.name} compiles to; run python wasm/build.py", file=sys.stderr)
         return 1
-    print(f"{ARTEFACT.name} is what its source compiles to: sha256 {digest}")
+    print(f"{artefact.name} is what its source compiles to: sha256 {digest}")
     return 0
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import openvino as ov
 import pytest
 from tests.sandbox import support
 from tests.sandbox.support import CountingGraph, Prober, probe
+from wasm.build import compile_guest
 
 from openvino_llama.backends.base import Graph
 from openvino_llama.backends.openvino import OpenVINOBackend
@@ -17,6 +19,7 @@ from openvino_llama.sandbox.calls import BoxedCalls, RawCalls
 from openvino_llama.sandbox.engine import Sandbox
 
 Open = Callable[[ov.Model], Graph]
+CompileC = Callable[..., Path]
 
 
 @pytest.fixture(scope="session", params=[RawCalls, BoxedCalls], ids=["raw", "boxed"])
@@ -58,6 +61,20 @@ def graphs(open_model: Open) -> Mapping[str, Graph]:
         "scalar": support.relu(()),
     } | {kind: support.same_type(kind) for kind in support.TYPES}
     return {name: open_model(each) for name, each in made.items()} | {"count": CountingGraph()}
+
+
+@pytest.fixture(scope="session")
+def compile_c(tmp_path_factory: pytest.TempPathFactory) -> CompileC:
+    """Compiles a guest of ``tests/sandbox/guests``, once: the compiler takes a while when it has not run before."""
+    folder = tmp_path_factory.mktemp("guests")
+
+    @cache
+    def compile_(name: str, model: str = "command") -> Path:
+        output = folder / f"{name}.wasm"
+        compile_guest(Path(__file__).with_name("guests") / f"{name}.c", output, model)
+        return output
+
+    return compile_
 
 
 @pytest.fixture
