@@ -81,7 +81,7 @@ class _Sheet:
         self.image = picture.convert("RGB").resize(size, Image.Resampling.NEAREST)
         self._draw = ImageDraw.Draw(self.image)
         middle = (size[0] * size[1]) ** 0.5
-        self._line = max(1, round(middle / 250))
+        self._line = max(2, round(middle / 250))
         self._font = _font(min(72, max(11, round(middle / 28))))
 
     def box(self, box: Box, colour: Colour) -> None:

@@ -107,9 +107,9 @@ def _segmentation(config: ModelConfig, outputs: Mapping[str, NDArray[Any]], cont
     results = segment(config, _first(outputs), context.parameters, context.placement)
     if context.picture is None:
         return results
-    found = read_map(config, _first(outputs), context.parameters.threshold)
-    classes = picture_classes(found, context.placement)
-    return _drawn(draw_regions(context.picture, classes, results.regions, found.options.background))
+    found = read_map(config, _first(outputs), context.parameters.threshold, context.placement)
+    drawing = draw_regions(context.picture, picture_classes(found), results.regions, found.options.background)
+    return _drawn(drawing)
 
 
 _TASKS = {"classification": _classification, "detection": _detection, "segmentation": _segmentation}

@@ -50,7 +50,10 @@ def find_regions(
         if seen is not None and seen < options.min_confidence:
             continue
         class_id = int(class_map[rows, columns][mask][0])
-        yield _described(mask, (columns.start, rows.start), class_id, seen, options)
+        corner = (columns.start, rows.start)
+        if options.unclip_ratio is not None:
+            mask, corner = _grown(mask, corner, options.unclip_ratio)
+        yield _described(mask, corner, class_id, seen)
 
 
 def _largest_only(numbered: NDArray[Any], min_area: int, limit: int) -> NDArray[Any]:
@@ -70,14 +73,9 @@ def _extent(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
-def _described(
-    mask: NDArray[np.bool_], corner: tuple[int, int], class_id: int, confidence: float | None, options: Segmentation
-) -> RawRegion:
-    if options.unclip_ratio is not None:
-        mask, corner = _grown(mask, corner, options.unclip_ratio)
-    height, width = mask.shape
+def _described(mask: NDArray[np.bool_], corner: tuple[int, int], class_id: int, confidence: float | None) -> RawRegion:
     origin = np.array(corner, np.float64)
-    box = np.array([origin, origin + np.array((width, height))])
+    box = np.array([origin, origin + mask.shape[::-1]])
     return RawRegion(class_id, int(mask.sum()), box, _outline(mask) + origin, confidence)
 
 

@@ -31,75 +31,75 @@ class ClassMap(msgspec.Struct, frozen=True):
     probabilities: NDArray[np.uint8] | None
     """Of the same shape in 255ths; None where the model gives class ids."""
     options: Segmentation
+    placement: Placement
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height."""
+    def covered(self) -> tuple[int, int, int, int]:
+        """The part that shows the picture and not the padding around it: left, top, right, bottom."""
+        x, y = (found / given for found, given in zip(self._size(), self.placement.canvas, strict=True))
+        left, top, right, bottom = self.placement.visible
+        return math.floor(left * x), math.floor(top * y), math.ceil(right * x), math.ceil(bottom * y)
+
+    def to_picture(self, points: NDArray[Any]) -> NDArray[np.float64]:
+        """Points (..., 2) of the map, as x and y, in pixels of the picture; not clipped."""
+        return self.placement.to_picture(points, self._size())
+
+    def _size(self) -> tuple[int, int]:
         return self.classes.shape[1], self.classes.shape[0]
 
 
-def read_map(config: ModelConfig, output: NDArray[Any], threshold: float | None) -> ClassMap:
+def read_map(config: ModelConfig, output: NDArray[Any], threshold: float | None, placement: Placement) -> ClassMap:
     """Read (1, height, width) of class ids, or (1, 1, height, width) of probabilities in 255ths."""
     options: Segmentation = config.config.segmentation
     if output.ndim == 3:
-        return ClassMap(output[0], None, options)
+        return ClassMap(output[0], None, options, placement)
     probabilities = output[0, 0]
     least = max(1, math.ceil((options.threshold if threshold is None else threshold) * 255))
     classes = (probabilities >= least).astype(np.uint8)
-    return ClassMap(classes, probabilities, msgspec.structs.replace(options, background=0))
+    return ClassMap(classes, probabilities, msgspec.structs.replace(options, background=0), placement)
 
 
 def segment(
     config: ModelConfig, output: NDArray[Any], parameters: VisionParameters, placement: Placement
 ) -> SegmentationResult:
     """The answer to one request."""
-    found = read_map(config, output, parameters.threshold)
+    found = read_map(config, output, parameters.threshold, placement)
     labels = labels_of(config)
     return SegmentationResult(
-        regions=_regions(found, labels, placement, parameters.max_results),
-        mask=_mask(found, labels, placement, parameters.mask),
+        regions=_regions(found, labels, parameters.max_results),
+        mask=_mask(found, labels, parameters.mask),
     )
 
 
-def picture_classes(found: ClassMap, placement: Placement) -> NDArray[Any]:
+def picture_classes(found: ClassMap) -> NDArray[Any]:
     """Class ids (height, width) for every pixel of the picture."""
-    return to_picture_pixels(found.classes, placement, found.options.background or 0)
+    return to_picture_pixels(found.classes, found.placement, found.options.background or 0)
 
 
-def _regions(found: ClassMap, labels: Labels, placement: Placement, limit: int) -> list[Region]:
-    left, top, right, bottom = _covered(placement, found.size)
+def _regions(found: ClassMap, labels: Labels, limit: int) -> list[Region]:
+    left, top, right, bottom = found.covered()
     probabilities = None if found.probabilities is None else found.probabilities[top:bottom, left:right]
     raw = find_regions(found.classes[top:bottom, left:right], probabilities, found.options, limit)
-    return [_described(each, np.array((left, top)), labels, placement, found.size) for each in raw]
+    return [_described(found, each, np.array((left, top)), labels) for each in raw]
 
 
-def _covered(placement: Placement, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The part of a map of that width and height that shows the picture and not the padding around it."""
-    left, top, right, bottom = placement.visible
-    x, y = size[0] / placement.canvas[0], size[1] / placement.canvas[1]
-    return math.floor(left * x), math.floor(top * y), math.ceil(right * x), math.ceil(bottom * y)
-
-
-def _described(
-    raw: RawRegion, origin: NDArray[Any], labels: Labels, placement: Placement, size: tuple[int, int]
-) -> Region:
-    """The region in pixels of the picture."""
-    corners = placement.clipped(placement.to_picture(raw.box + origin, size)).round(2)
-    outline = placement.clipped(placement.to_picture(raw.outline + origin, size)).round(2)
-    unit = placement.to_picture(np.array([[0, 0], [1, 1]]), size)  # one pixel of the map
-    (x0, y0), (x1, y1) = corners.tolist()
+def _described(found: ClassMap, raw: RawRegion, origin: NDArray[Any], labels: Labels) -> Region:
+    """The region in pixels of the picture; ``origin`` is where its coordinates begin in the map."""
+    clipped = found.placement.clipped
+    (x0, y0), (x1, y1) = clipped(found.to_picture(raw.box + origin)).round(2).tolist()
+    outline = clipped(found.to_picture(raw.outline + origin)).round(2).tolist()
+    pixel = np.diff(found.to_picture(np.array([[0, 0], [1, 1]])), axis=0)  # width and height of one of the map
     return Region(
         label=labels[raw.class_id],
         class_id=raw.class_id,
-        area=round(float(raw.area * np.prod(unit[1] - unit[0])), 1),
+        area=round(float(raw.area * np.prod(pixel)), 1),
         box=Box(x0, y0, round(x1 - x0, 2), round(y1 - y0, 2)),
-        polygon=[(x, y) for x, y in outline.tolist()],
+        polygon=[(x, y) for x, y in outline],
         confidence=None if raw.confidence is None else round(raw.confidence, 4),
     )
 
 
-def _mask(found: ClassMap, labels: Labels, placement: Placement, form: str) -> Mask | None:
+def _mask(found: ClassMap, labels: Labels, form: str) -> Mask | None:
     if form == "none":
         return None
-    classes = picture_classes(found, placement)
+    classes = picture_classes(found)
     return as_png(classes) if form == "png" else as_run_lengths(classes, labels, found.options.background)

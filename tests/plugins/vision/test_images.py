@@ -79,6 +79,12 @@ def test_16_bit_grey_is_scaled_and_not_clipped(form: str, encode: Encode) -> Non
     assert np.abs(pixels[..., 0].astype(int) - ramp(np.uint8)).max() <= 1
 
 
+def test_16_bit_grey_with_the_high_byte_first(encode: Encode) -> None:
+    body = encode(Image.fromarray(ramp(np.uint16).astype(">u2")), "TIFF")
+    assert body[:2] == b"MM"
+    assert np.abs(rgb(body, "image/tiff")[..., 0].astype(int) - ramp(np.uint8)).max() <= 1
+
+
 def test_16_bit_colour_is_scaled() -> None:
     samples = np.stack([ramp(np.uint16), np.zeros((16, 16), np.uint16), np.full((16, 16), 65535, np.uint16)], axis=-1)
     pixels = rgb(png_of(samples))

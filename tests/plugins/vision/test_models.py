@@ -167,3 +167,15 @@ def test_answers_can_be_drawn(name: str, picture: Any, encode: Encode, request: 
     drawn = Image.open(io.BytesIO(reply.body))
     assert drawn.size == picture().shape[1::-1]
     assert not np.array_equal(np.asarray(drawn), np.asarray(Image.fromarray(picture()).convert("RGB")))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 4000), (4000, 1), (3, 2)])
+@pytest.mark.parametrize("name", ["mobilenet", "deeplab", "orientation", "faces", "text_regions"])
+def test_tiny_and_thin_pictures_are_answered(
+    name: str, size: tuple[int, int], encode: Encode, request: pytest.FixtureRequest
+) -> None:
+    model: Served = request.getfixturevalue(name)
+    for form in ("PNG", "JPEG"):
+        body = encode(Image.new("RGB", size, "white"), form)
+        assert model.request(body, f"image/{form.lower()}", mask="rle") is not None
+        assert isinstance(model.request(body, f"image/{form.lower()}", "image/png"), Reply)
