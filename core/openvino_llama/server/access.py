@@ -6,7 +6,7 @@ The peer's address is the connection's own; forwarded-for headers are not believ
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from typing import Any
 
@@ -24,10 +24,11 @@ LOCAL_ONLY = {"local_only": True}
 Connection = ASGIConnection[Any, Any, Any, Any]
 
 
-def guard_for(api_key: str | None) -> Callable[[Connection, BaseRouteHandler], None]:
+def guard_for(api_key: str | None) -> Callable[[Connection, BaseRouteHandler], Awaitable[None]]:
     """The guard of all routes."""
 
-    def guard(connection: Connection, handler: BaseRouteHandler) -> None:
+    # A coroutine, though it awaits nothing: Litestar would send a plain function to a thread for each request.
+    async def guard(connection: Connection, handler: BaseRouteHandler) -> None:
         if handler.opt.get("public"):
             return
         if api_key is not None:

@@ -1,0 +1,84 @@
+"""The limit of a model on this machine: ``python -m benchmarks.inprocess REGISTRY MODEL FILE MEDIA_TYPE SECONDS``.
+
+The plugin's own decoding and resizing and OpenVINO's inference in a thread pool; no HTTP, no sandbox, no answer.
+Tries several numbers of threads, and prints the best as one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import openvino as ov
+
+from openvino_llama.backends.openvino import OpenVINOBackend, OpenVINOGraph
+from openvino_llama.config import ModelConfig, typed_config
+from openvino_llama.hookspecs import InferenceRequest
+from openvino_llama.pipeline import read_parameters
+from openvino_llama.plugins import Plugins, load_plugins
+from openvino_llama.registry import locate, read_registry
+
+__all__ = ["throughput"]
+
+THREADS = (2, 3, 4)
+
+
+def open_model(registry: Path, name: str) -> tuple[ModelConfig, OpenVINOGraph, Plugins]:
+    """The model as the server compiles it."""
+    plugins = load_plugins()
+    entry = read_registry(registry).entries[name]
+    config = typed_config(name, entry, plugins.model_type(entry.type), partial(locate, registry=registry))
+    hooks = plugins.hooks_for(entry.type)
+
+    def prepare(model: ov.Model, inputs: Any, outputs: Any) -> ov.Model:
+        read = msgspec.structs.replace(config, inputs=tuple(inputs), outputs=tuple(outputs))
+        return hooks.prepare_model(config=read, model=model) or model
+
+    graph = OpenVINOBackend().open(config, prepare)
+    return msgspec.structs.replace(config, inputs=tuple(graph.inputs), outputs=tuple(graph.outputs)), graph, plugins
+
+
+def throughput(registry: Path, name: str, request: InferenceRequest, threads: int, seconds: float) -> float:
+    """Inferences per second with so many threads."""
+    config, graph, plugins = open_model(registry, name)
+    hooks = plugins.hooks_for(config.type)
+    parameters = read_parameters(plugins.model_type(config.type), {})
+    request = msgspec.structs.replace(request, parameters=parameters)
+    counts = [0] * threads
+    until = time.perf_counter() + seconds
+
+    def work(number: int) -> None:
+        infer = graph.compiled.create_infer_request()
+        while time.perf_counter() < until:
+            tensors = hooks.preprocess(config=config, request=request).tensors
+            for index, spec in enumerate(config.inputs):
+                infer.get_input_tensor(index).data[...] = tensors[spec.name]
+            infer.infer(share_outputs=True)
+            counts[number] += 1
+
+    started = time.perf_counter()
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return sum(counts) / (time.perf_counter() - started)
+
+
+def main() -> None:
+    """Read the arguments, measure, print."""
+    registry, name, file, media_type, seconds = sys.argv[1:]
+    request = InferenceRequest(Path(file).read_bytes(), media_type)
+    rates = {threads: throughput(Path(registry), name, request, threads, float(seconds)) for threads in THREADS}
+    best = max(rates, key=lambda threads: rates[threads])
+    print(json.dumps({"rps": rates[best], "threads": best}))
+
+
+if __name__ == "__main__":
+    main()
