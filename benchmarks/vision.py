@@ -41,7 +41,7 @@ def picture() -> bytes:
 @contextlib.contextmanager
 def served(registry: Path) -> Iterator[str]:
     """A server of its own; its address."""
-    command = [sys.executable, "-m", "openvino_llama.cli.commands", "serve", "--registry", str(registry), "--port", "0"]
+    command = [sys.executable, "-m", "openvino_llama", "serve", "--registry", str(registry), "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout
@@ -80,7 +80,7 @@ def measure(name: str, registry: Path, file: Path, options: Any) -> dict[str, fl
 
 def pulled(folder: Path, name: str) -> Path:
     """A registry with this model alone, so that nothing else runs in the server."""
-    command = [sys.executable, "-m", "openvino_llama.cli.commands", "pull", name, "--models-dir", str(folder)]
+    command = [sys.executable, "-m", "openvino_llama", "pull", name, "--models-dir", str(folder)]
     mirror = ["--mirror", str(MIRROR)] if MIRROR.is_dir() else []
     subprocess.run([*command, *mirror], check=True, capture_output=True)
     return folder / "registry.json"

@@ -179,7 +179,9 @@ def demo(models_dir: Path, mirror: Path | None, port: int | None, *, leave: bool
     for name in known:
         _pull(name, known, models_dir, mirror)
     settings = _settings(registry=models_dir / "registry.json", port=port)
-    raise SystemExit(run(settings, on_ready=lambda address: show(address, known, click.echo), leave=leave))
+    raise SystemExit(
+        run(settings, on_ready=lambda address: show(address, known, models_dir / "samples", click.echo), leave=leave)
+    )
 
 
 @main.command(

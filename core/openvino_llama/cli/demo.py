@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import mimetypes
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import httpx
 
@@ -14,23 +16,28 @@ __all__ = ["show"]
 _WIDTH = 600
 
 
-def show(address: str, models: Mapping[str, IndexedModel], echo: Callable[[str], None]) -> None:
-    """Send each model its sample and print what came back."""
+def show(address: str, models: Mapping[str, IndexedModel], samples: Path, echo: Callable[[str], None]) -> None:
+    """Send each model its sample and print what came back, as a command that can be typed again.
+
+    The samples are written to a folder, for that command and for whoever wants to look at them.
+    """
     echo(f"\nOpenVINO-Llama serves on {address}; its API is described at {address}/schema\n")
+    samples.mkdir(exist_ok=True)
     with httpx.Client(base_url=address, timeout=60, trust_env=False) as client:
         for name, model in models.items():
             if model.sample:
-                _ask(client, name, model.sample, echo)
+                _ask(client, name, model.sample, samples, echo)
 
 
-def _ask(client: httpx.Client, name: str, sample: Sample, echo: Callable[[str], None]) -> None:
-    info = client.get(f"/models/{name}").json()
-    route = f"{info.get('route', '')}?model={name}"
+def _ask(client: httpx.Client, name: str, sample: Sample, samples: Path, echo: Callable[[str], None]) -> None:
     body, headers = read_sample(sample), {"Content-Type": sample.media_type}
+    file = samples / (name + (mimetypes.guess_extension(sample.media_type) or ""))
+    file.write_bytes(body)
+    route = f"{client.get(f'/models/{name}').json().get('route', '')}?model={name}"
     client.post(route, content=body, headers=headers)  # the first inference is slower than those that follow
     started = time.perf_counter()
     answer = client.post(route, content=body, headers=headers)
     spent = (time.perf_counter() - started) * 1000
-    echo(f"$ curl -H 'Content-Type: {sample.media_type}' --data-binary @{sample.source} '{client.base_url}{route}'")
+    echo(f"$ curl -H 'Content-Type: {sample.media_type}' --data-binary @{file} '{client.base_url}{route}'")
     text = answer.text if len(answer.text) <= _WIDTH else answer.text[:_WIDTH] + "..."
-    echo(f"{answer.status_code} in {spent:.1f} ms: {text}\n")
+    echo(f"{text}\n[{answer.status_code} in {spent:.1f} ms]\n")

@@ -29,7 +29,8 @@ class Bar:
         if self._bar is None or description != self._description:
             self._end()
             self._description = description
-            self._bar = tqdm(total=total, desc=f"{self._name}: {description}", unit="B", unit_scale=True, leave=True)
+            label = description.removeprefix(f"{self._name}: ")
+            self._bar = tqdm(total=total, desc=f"{self._name}: {label}", unit="B", unit_scale=True)
         self._bar.total = total
         self._bar.update(done - self._bar.n)
 
