@@ -1,0 +1,1 @@
+"""Tests of the distributions as others install them."""
