@@ -8,14 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import openvino as ov
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
 from openvino_llama_vision import plugin
 
+from .graphs import scores
 from .served import Served, read
 
 INDEX: dict[str, Any] = json.loads(plugin.model_index().read_text("utf-8"))["models"]
@@ -75,19 +74,9 @@ def text_regions(starter_files: Path) -> Served:
 
 @pytest.fixture(scope="session")
 def colours() -> Served:
-    """A small classifier of red, green and blue: its scores are the means of the channels, as probabilities."""
-    from openvino import opset13 as ops
-
-    pixels = ops.parameter([-1, 3, 8, 8], np.float32, name="pixels")
-    means = ops.reduce_mean(pixels, np.array([2, 3]), keep_dims=False)
+    """A small classifier of red, green and blue: its logits are the means of the channels."""
     return Served(
-        ov.Model([ops.result(named(ops.softmax(means, axis=1), "scores"))], [named(pixels, "pixels")]),
+        scores([-1, 3, 8, 8]),
         "classification",
-        {"labels": ["red", "green", "blue"], "preprocessing": {"normalize": {}}},
+        {"labels": ["red", "green", "blue"], "preprocessing": {}},
     )
-
-
-def named(node: Any, name: str) -> Any:
-    """The node with a name for its output tensor."""
-    node.output(0).set_names({name})
-    return node

@@ -15,7 +15,8 @@ from openvino_llama import ConfigError
 from openvino_llama_vision.config import BlazeFace, Ssd, Yolo
 from openvino_llama_vision.decoders import Cut, deduced_decoder, find_faces, find_ssd
 
-from .conftest import Encode, named
+from .conftest import Encode
+from .graphs import named
 from .served import Served
 
 

@@ -9,29 +9,17 @@ import numpy as np
 import openvino as ov
 import pytest
 from numpy.typing import NDArray
-from openvino import opset13 as ops
 from PIL import Image
 
 from openvino_llama import ConfigError, DataType
 
-from .conftest import Encode, named
+from .conftest import Encode
+from .graphs import echo, identity, scores
 from .pictures import coffee
 from .served import Served
 
 COFFEE = Image.fromarray(coffee())  # 600 x 400
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-def echo(shape: list[int], kind: type = np.float32) -> ov.Model:
-    """A model whose output is what arrives at its input."""
-    pixels = named(ops.parameter(shape, kind, name="pixels"), "pixels")
-    return ov.Model([ops.result(named(ops.relu(pixels) if kind is np.uint8 else ops.abs(pixels), "seen"))], [pixels])
-
-
-def identity(shape: list[int]) -> ov.Model:
-    """The same, negative values included."""
-    pixels = named(ops.parameter(shape, np.float32, name="pixels"), "pixels")
-    return ov.Model([ops.result(named(ops.multiply(pixels, np.float32(1)), "seen"))], [pixels])
 
 
 def seen(model: ov.Model, config: dict[str, Any], body: bytes) -> NDArray[Any]:
@@ -116,32 +104,6 @@ def test_an_open_size_follows_the_picture(encode: Encode) -> None:
     assert served.tensor(encode(COFFEE)).shape == (1, 400, 608, 3)
 
 
-def scores(shape: list[int]) -> ov.Model:
-    """Logits of three classes: the mean of each channel, divided by 25."""
-    pixels = named(ops.parameter(shape, np.float32, name="pixels"), "pixels")
-    means = ops.reduce_mean(pixels, np.array([2, 3]), keep_dims=True)
-    return ov.Model([ops.result(named(ops.divide(means, np.float32(25)), "scores"))], [pixels])
-
-
-def confidences(model: ov.Model, config: dict[str, Any], body: bytes) -> list[float]:
-    results = Served(model, "classification", config).request(body)
-    return [each["confidence"] for each in sorted(results, key=lambda each: each["class_id"])]
-
-
-def test_softmax_only_where_there_are_logits(encode: Encode) -> None:
-    body = encode(Image.new("RGB", (8, 8), (100, 50, 25)))
-    logits = np.array([4, 2, 1])
-    expected = np.exp(logits) / np.exp(logits).sum()
-    assert confidences(scores([1, 3, 8, 8]), {}, body) == pytest.approx(expected, abs=1e-5)
-    assert confidences(scores([1, 3, 8, 8]), {"logits": False}, body) == pytest.approx(logits)
-    finished = scores([1, 3, 8, 8])
-    last = finished.output(0).get_node().input_value(0)
-    last.set_names(set())
-    probabilities = named(ops.reshape(ops.softmax(last, axis=1), np.array([1, 3]), special_zero=False), "out")
-    model = ov.Model([ops.result(probabilities)], finished.get_parameters())
-    assert confidences(model, {}, body) == pytest.approx(expected, abs=1e-5)
-
-
 @pytest.mark.parametrize(
     ("model", "config", "message"),
     [
@@ -157,59 +119,3 @@ def test_softmax_only_where_there_are_logits(encode: Encode) -> None:
 def test_a_configuration_that_does_not_fit_is_an_error(model: Any, config: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Served(model(), "classification", config)
-
-
-def score_map(shape: list[int], axis: int) -> ov.Model:
-    """Scores of three classes for each pixel: its channels."""
-    pixels = named(ops.parameter([1, 3, *shape], np.float32, name="pixels"), "pixels")
-    order = [0, 1, 2, 3] if axis == 1 else [0, 2, 3, 1]
-    return ov.Model([ops.result(named(ops.transpose(pixels, np.array(order)), "map"))], [pixels])
-
-
-@pytest.mark.parametrize("axis", [1, 3])
-def test_scores_of_classes_become_a_map_of_classes(axis: int, encode: Encode) -> None:
-    picture = Image.new("RGB", (20, 10), "red")
-    picture.paste("blue", (10, 0, 20, 10))
-    config = {"output_classes": 3, "labels": ["red", "green", "blue"]}
-    served = Served(score_map([10, 20], axis), "segmentation", config)
-    assert served.config.outputs[0].shape == (1, 10, 20)
-    assert served.config.outputs[0].data_type is DataType.U8
-    (region,) = served.request(encode(picture))["regions"]
-    assert (region["label"], region["area"]) == ("blue", 100)
-    assert region["box"] == {"x": 10, "y": 0, "width": 10, "height": 10}
-
-
-def brightness(end: Any) -> ov.Model:
-    """One map: what ``end`` makes of the first channel, as (batch, 1, height, width)."""
-    pixels = named(ops.parameter([1, 3, 16, 16], np.float32, name="pixels"), "pixels")
-    first = ops.slice(pixels, np.array([0]), np.array([1]), np.array([1]), np.array([1]))
-    return ov.Model([ops.result(named(end(first), "map"))], [pixels])
-
-
-@pytest.mark.parametrize(
-    ("end", "config"),
-    [
-        (lambda each: ops.divide(each, np.float32(255)), {"logits": False}),
-        (lambda each: ops.subtract(ops.divide(each, np.float32(25)), np.float32(5)), {}),
-        (lambda each: ops.sigmoid(ops.subtract(ops.divide(each, np.float32(25)), np.float32(5))), {}),
-    ],
-)
-def test_one_map_becomes_probabilities(end: Any, config: dict[str, Any], encode: Encode) -> None:
-    picture = Image.new("RGB", (16, 16))
-    picture.paste("white", (4, 4, 12, 10))
-    served = Served(brightness(end), "segmentation", config | {"labels": ["none", "light"]})
-    (region,) = served.request(encode(picture))["regions"]
-    assert (region["label"], region["class_id"], region["area"]) == ("light", 1, 48)
-    assert region["confidence"] > 0.99
-
-
-@pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8])
-def test_maps_of_class_ids_keep_them(kind: type, encode: Encode) -> None:
-    pixels = named(ops.parameter([1, 3, 8, 8], np.float32, name="pixels"), "pixels")
-    best = ops.topk(pixels, np.int64(1), 1, "max", "none", index_element_type="i64")
-    ids = ops.convert(
-        ops.squeeze(best.output(1), np.array([1])), np.dtype(kind).name.replace("uint", "u").replace("int", "i")
-    )
-    served = Served(ov.Model([ops.result(named(ids, "ids"))], [pixels]), "segmentation", {})
-    (region,) = served.request(encode(Image.new("RGB", (8, 8), "lime")))["regions"]
-    assert (region["class_id"], region["label"], region["area"]) == (1, "1", 64)

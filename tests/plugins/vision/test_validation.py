@@ -15,7 +15,7 @@ from openvino_llama import ConfigError, DataType, ModelConfig, TensorSpec
 from openvino_llama_vision.config import VisionConfig
 from openvino_llama_vision.validation import validate
 
-from .conftest import named
+from .graphs import named
 from .served import Served
 
 PIXELS = TensorSpec("pixels", (-1, 128, 128, 3), DataType.U8)
@@ -90,11 +90,3 @@ def test_a_decoder_that_does_not_fit_is_refused_before_the_graph_is_changed(deco
     scores = named(ops.reduce_mean(pixels, np.array([1, 2]), keep_dims=False), "scores")
     with pytest.raises(ConfigError, match=f"outputs \\[\\[1, 3\\]\\] fit no decoder of type {decoder}"):
         Served(ov.Model([ops.result(scores)], [pixels]), "detection", {"decoder": {"type": decoder}})
-
-
-def test_outputs_that_nobody_reads_are_dropped() -> None:
-    pixels = named(ops.parameter([1, 8, 8, 3], np.float32, name="pixels"), "pixels")
-    scores = named(ops.softmax(ops.reduce_mean(pixels, np.array([1, 2]), keep_dims=False), 1), "scores")
-    features = named(ops.relu(pixels), "features")
-    model = ov.Model([ops.result(scores), ops.result(features)], [pixels])
-    assert [each.name for each in Served(model, "classification", {}).config.outputs] == ["scores"]
