@@ -9,6 +9,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The first example of a test may import a library or compile a model; what must be fast has a test of its own.
+settings.register_profile("project", deadline=None)
+settings.load_profile("project")
 
 MIRROR = Path(__file__).parent.parent.parent / "shared" / "models"
 CACHE = Path.home() / ".cache" / "openvino-llama" / "tests"
