@@ -146,14 +146,14 @@ static tensor_spec *copy_specs(const tensor_spec *specs, uint32_t count) {
 /* Whether the tensor has the spec's element type, rank, fixed dimensions, and as many bytes as its shape says. */
 static bool fits(const nn_tensor *tensor, const tensor_spec *spec) {
     if (tensor->type != spec->type || tensor->num_dims != spec->num_dims) return false;
-    if (!tensor->data || (tensor->num_dims && !tensor->dims)) return false;
+    if (tensor->num_dims && !tensor->dims) return false;
     uint64_t size = element_size[tensor->type];
     for (uint32_t i = 0; i < tensor->num_dims; i++) {
         if (spec->dims[i] >= 0 && (uint32_t)spec->dims[i] != tensor->dims[i]) return false;
         size *= tensor->dims[i];
         if (size > UINT32_MAX) return false; /* so that the product cannot wrap */
     }
-    return size == tensor->size;
+    return size == tensor->size && (tensor->data || !size); /* an empty tensor needs no memory */
 }
 
 /* The spec's size in bytes; 0 if a dimension is dynamic. */

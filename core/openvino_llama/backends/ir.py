@@ -33,6 +33,8 @@ def check_ir(xml: Path, weights: Path | None) -> None:
                 element.clear()
     except DefusedXmlException as error:
         raise ModelLoadError("the model's XML has a DOCTYPE or entities, which an IR never has") from error
+    except OSError as error:
+        raise ModelLoadError("the model's XML cannot be read") from error
     except (defusedxml.ElementTree.ParseError, UnicodeError) as error:
         raise ModelLoadError("the model's XML is not well-formed") from error
 

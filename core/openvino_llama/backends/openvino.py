@@ -30,7 +30,7 @@ from openvino_llama.errors import (
 )
 from openvino_llama.specs import DYNAMIC, DataType, TensorLayout, TensorSpec
 
-__all__ = ["OpenVINOBackend", "OpenVINOContext", "OpenVINOGraph"]
+__all__ = ["OpenVINOBackend", "OpenVINOContext", "OpenVINOGraph", "keeps_rows"]
 
 logger = logging.getLogger(__name__)
 
@@ -254,6 +254,24 @@ def _detect(builders: Sequence[memoryview]) -> Encoding:
         return Encoding.TENSORFLOWLITE
     # An ONNX ModelProto begins with its ir_version (field 1, a varint); a GraphDef with a node (field 1, a message).
     return Encoding.ONNX if start[:1] == b"\x08" else Encoding.TENSORFLOW
+
+
+def keeps_rows(model: ov.Model) -> bool:
+    """Whether every output has one row for each row of the inputs, so that requests can share an inference.
+
+    That the first dimension of an output is dynamic does not say so: it may be a number of boxes.
+    """
+    shapes = [port.partial_shape for port in (*model.inputs, *model.outputs)]
+    if any(shape.rank.is_dynamic or len(shape) == 0 or shape[0].is_static for shape in shapes):
+        return False
+    trial, rows = model.clone(), 7
+    try:
+        trial.reshape(
+            {index: ov.PartialShape([rows, *list(port.partial_shape)[1:]]) for index, port in enumerate(trial.inputs)}
+        )
+    except RuntimeError:
+        return False
+    return all(port.partial_shape[0] == ov.Dimension(rows) for port in trial.outputs)
 
 
 def _reshape(model: ov.Model, stated: Sequence[TensorSpec]) -> None:
