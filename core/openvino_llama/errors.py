@@ -5,6 +5,7 @@
     OpenVINOLlamaError
     ├── ConfigError                 the registry, a setting or a plugin's configuration is wrong
     ├── PluginError                 a plugin cannot be used
+    ├── HookError                   a plugin's hook raised what it should not have
     ├── SourceError                 a model file cannot be fetched or verified
     ├── RequestError                the client's request is at fault
     │   ├── InvalidInputError       a field, parameter or body has a wrong value
@@ -37,6 +38,7 @@ __all__ = [
     "ConfigError",
     "DeadlineExceededError",
     "GuestTrapError",
+    "HookError",
     "InferenceError",
     "InputTooLargeError",
     "InvalidInputError",
@@ -70,6 +72,10 @@ class ConfigError(OpenVINOLlamaError):
 
 class PluginError(OpenVINOLlamaError):
     """A plugin cannot be used; the message names its distribution."""
+
+
+class HookError(OpenVINOLlamaError):
+    """A plugin's hook raised something that is none of these errors; ``__cause__`` is what it raised."""
 
 
 class SourceError(OpenVINOLlamaError):

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from openvino_llama.backends.base import Backend, Graph
-from openvino_llama.config import Isolation, ModelConfig, ModelType, RegistryEntry, typed_config
+from openvino_llama.config import Batching, Isolation, ModelConfig, ModelType, RegistryEntry, typed_config
 from openvino_llama.errors import (
     ConfigError,
+    HookError,
     ModelConflictError,
     ModelNotFoundError,
     OpenVINOLlamaError,
@@ -69,26 +70,30 @@ class Model:
     @property
     def serving(self) -> _Serving:
         """What serves it; UnavailableError while it is loaded or unloaded, ModelConflictError if it failed."""
+        serving = self._serving  # once: other threads may take it away at any time
         if self.state is State.FAILED:
             raise ModelConflictError(f"model {self.name!r} has failed to load: {self.reason}")
-        if self.state is not State.READY or self._serving is None:
+        if self.state is not State.READY or serving is None:
             raise UnavailableError(f"model {self.name!r} is {self.state.value}")
-        return self._serving
+        return serving
 
     @property
     def config(self) -> ModelConfig | None:
         """Its configuration with the final specs, once it is ready."""
-        return self._serving.config if self._serving else None
+        serving = self._serving
+        return serving.config if serving else None
 
     @property
     def queue_length(self) -> int:
         """Requests that wait for it."""
-        return self._serving.runner.queue_length if self._serving else 0
+        serving = self._serving
+        return serving.runner.queue_length if serving else 0
 
     @property
     def is_stuck(self) -> bool:
         """Whether an inference of it does not come to its end."""
-        return self._serving is not None and self._serving.runner.is_stuck
+        serving = self._serving
+        return serving is not None and serving.runner.is_stuck
 
     def become_ready(self, serving: _Serving) -> None:
         """It serves from now on."""
@@ -173,11 +178,17 @@ class Models:
         model = self._reserve(name, entry)
         try:
             serving = self._serving(name, entry, locate)
-        except BaseException as error:
-            known = isinstance(error, OpenVINOLlamaError)
-            model.fail(str(error) if known else "an unexpected error, which the log has")
-            logger.error("model %s failed to load: %s", name, error, exc_info=None if known else error)
+        except OpenVINOLlamaError as error:
+            model.fail(str(error))
+            logger.error("model %s failed to load: %s", name, error)
             raise
+        # Hooks of plugins ran: SystemExit and the like must not end whoever waits for this thread.
+        except BaseException as error:
+            model.fail("an unexpected error, which the log has")
+            logger.exception("model %s failed to load", name)
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            raise HookError(f"model {name!r} failed to load: {model.reason}") from error
         with self._lock:
             model.become_ready(serving)
             self._activate_if_wanted(name, serving.model_type.endpoint)
@@ -238,21 +249,29 @@ class Models:
         config = typed_config(name, entry, model_type, locate)
         if "model" not in config.files:
             raise ConfigError(f"model {name!r}, field 'files': the role 'model' is missing")
-        graph = self._open(config, hooks)
+        graph, batches = self._open(config, hooks)
+        if not batches:
+            config = msgspec.structs.replace(config, batching=Batching(max_batch_size=1))
         try:
             return self._start(_with_specs(config, graph.inputs, graph.outputs), model_type, hooks, graph)
         except BaseException:
             graph.close()
             raise
 
-    def _open(self, config: ModelConfig, hooks: ModelHooks) -> Graph:
-        """Have the model's backend read it, with the plugin's changes to an OpenVINO graph."""
+    def _open(self, config: ModelConfig, hooks: ModelHooks) -> tuple[Graph, bool]:
+        """Have the model's backend read it, with the plugin's changes to an OpenVINO graph; and whether it batches."""
+        batches = True
 
         def prepare(model: ov.Model, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> ov.Model:
-            return hooks.prepare_model(config=_with_specs(config, inputs, outputs), model=model) or model
+            from openvino_llama.backends.openvino import keeps_rows
+
+            nonlocal batches
+            prepared = hooks.prepare_model(config=_with_specs(config, inputs, outputs), model=model) or model
+            batches = keeps_rows(prepared)
+            return prepared
 
         fitting = (backend for backend in self._backends if config.type in backend.model_types)
-        return next(fitting, self._backends[0]).open(config, prepare)
+        return next(fitting, self._backends[0]).open(config, prepare), batches
 
     def _start(self, config: ModelConfig, model_type: ModelType, hooks: ModelHooks, graph: Graph) -> _Serving:
         own = hooks.inferencer_module(config=config)

@@ -7,6 +7,7 @@ a worker takes several in one guest call. Knows nothing of HTTP, of what is acti
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -20,6 +21,7 @@ from openvino_llama.config import Isolation, ModelConfig
 from openvino_llama.errors import (
     DeadlineExceededError,
     GuestTrapError,
+    HookError,
     LimitError,
     OpenVINOLlamaError,
     QueueFullError,
@@ -42,7 +44,7 @@ __all__ = ["Job", "Observer", "Runner", "SilentObserver"]
 logger = logging.getLogger(__name__)
 
 _STUCK_SECONDS = 5.0
-_BROKEN = (GuestTrapError, DeadlineExceededError, LimitError)
+_BROKEN = (GuestTrapError, DeadlineExceededError, LimitError, RequestCancelledError)
 """Errors after which a guest's state is not to be trusted: it is replaced."""
 
 
@@ -88,12 +90,31 @@ class Job:
     @property
     def batch_key(self) -> tuple[Any, ...]:
         """Jobs with equal keys fit into one inference: all shapes but the batch dimension agree."""
-        return tuple(array.shape[1:] for _, array in sorted(self.prepared.tensors.items()))
+        shapes = [array.shape for _, array in sorted(self.prepared.tensors.items())]
+        if len({shape[:1] for shape in shapes}) != 1:
+            return (id(self),)  # its tensors have no common number of rows: nothing can be put beside them
+        return tuple(shape[1:] for shape in shapes)
 
     @property
     def rows(self) -> int:
         """Length of the batch dimension."""
         return next(len(array) for array in self.prepared.tensors.values())
+
+
+class _LastOf(Deadline):
+    """The deadline of an inference for several jobs: over when every one of theirs is."""
+
+    __slots__ = ("_deadlines",)
+
+    def __init__(self, deadlines: Sequence[Deadline]) -> None:
+        super().__init__(max(each.remaining() for each in deadlines))
+        self._deadlines = deadlines
+
+    def remaining(self) -> float:
+        return max(each.remaining() for each in self._deadlines)
+
+    def seconds_over(self) -> float:
+        return min(each.seconds_over() for each in self._deadlines)
 
 
 class Runner:
@@ -113,7 +134,8 @@ class Runner:
         self._make_guest = make_guest
         self._observer = observer or SilentObserver()
         self._per_request = config.isolation is Isolation.PER_REQUEST
-        self._max_batch = _max_batch(config)
+        # What must leave nothing for the next request must not meet another one in its guest either.
+        self._max_batch = 1 if self._per_request else _max_batch(config)
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closing = False
@@ -190,10 +212,14 @@ class Runner:
             return
         started.set_result(None)
         while jobs := self._take():
-            for group in self._grouped([job for job in jobs if self._preprocess(job)]):
-                self._infer(guests, group)
+            with _answering(jobs):
+                self._serve(guests, jobs)
             jobs.clear()  # their pictures and tensors are not kept until the next request comes
         guests.drop()
+
+    def _serve(self, guests: _Guests, jobs: list[Job]) -> None:
+        for group in self._grouped([job for job in jobs if self._preprocess(job)]):
+            self._infer(guests, group)
 
     def _take(self) -> list[Job]:
         """Wait for the next jobs, at most as many as fit a batch and as leave the other workers their share."""
@@ -230,26 +256,37 @@ class Runner:
         yield from groups.values()
 
     def _infer(self, guests: _Guests, jobs: list[Job]) -> None:
-        """Run one inference for the jobs and answer each of them."""
-        with _answering(jobs), guests.one() as guest:
+        """Answer the jobs with one inference for all of them; if that fails, with one for each."""
+        if len(jobs) > 1:
+            try:
+                self._infer_together(guests, jobs)
+            except Exception as error:
+                # One request must not spoil the answers of those that it happened to be put together with.
+                logger.warning("model %s: a batch of %d failed: %s", self._config.name, len(jobs), error)
+        for job in jobs:
+            if not job.future.done():
+                with _answering([job]):
+                    self._infer_together(guests, [job])
+
+    def _infer_together(self, guests: _Guests, jobs: list[Job]) -> None:
+        if all(job.deadline.is_over() for job in jobs):
+            raise _over(jobs[0].deadline, "before the inference")
+        with guests.one() as guest:
             outputs = self._call(guest, jobs)
-            start = 0
-            for job in jobs:
+            for job, own in zip(jobs, _split(outputs, jobs), strict=True):
                 with _answering([job]), self._stage("postprocess"):
-                    own = _rows(outputs, start, job.rows) if len(jobs) > 1 else outputs
                     result = self._hooks.postprocess(config=self._config, outputs=own, context=job.prepared.context)
                     job.future.set_result(result)
-                start += job.rows
 
     def _call(self, guest: Guest, jobs: list[Job]) -> Mapping[str, NDArray[Any]]:
-        deadline = max((job.deadline for job in jobs), key=Deadline.remaining)
+        deadline = _LastOf([job.deadline for job in jobs])
         self._observer.batch(self._config.name, len(jobs))
         started = time.perf_counter()
         self._inferring[threading.get_ident()] = deadline
         try:
             outputs = guest.infer([job.prepared.tensors for job in jobs], deadline)
         except DeadlineExceededError as error:
-            raise _over(deadline, "during the inference") from error
+            raise _over(jobs[0].deadline, "during the inference") from error
         except GuestTrapError:
             self._observer.trap(self._config.name)
             raise
@@ -303,13 +340,21 @@ def _answering(jobs: Sequence[Job]) -> Iterator[None]:
     """Answer the jobs that have no answer yet with the exception of the body."""
     try:
         yield
-    # Plugins' code runs here: whatever it raises is an answer and must not end the worker.
+    except OpenVINOLlamaError as error:
+        _fail(jobs, error)
+    # Plugins' code runs here: whatever it raises must not end the worker. Nor is it handed on as it is: SystemExit
+    # would end the event loop, StopIteration would never arrive, TimeoutError would be taken for another one.
     except BaseException as error:
-        if not isinstance(error, OpenVINOLlamaError):
-            logger.exception("a request failed unexpectedly")
-        for job in jobs:
-            if not job.future.done():
-                job.future.set_exception(error)
+        logger.exception("a request failed unexpectedly")
+        failure = HookError("the request failed unexpectedly; the log has the error")
+        failure.__cause__ = error
+        _fail(jobs, failure)
+
+
+def _fail(jobs: Sequence[Job], error: OpenVINOLlamaError) -> None:
+    for job in jobs:
+        if not job.future.done():
+            job.future.set_exception(error)
 
 
 def _over(deadline: Deadline, where: str) -> OpenVINOLlamaError:
@@ -318,8 +363,16 @@ def _over(deadline: Deadline, where: str) -> OpenVINOLlamaError:
     return DeadlineExceededError(f"the request's time was over {where}")
 
 
-def _rows(outputs: Mapping[str, NDArray[Any]], start: int, count: int) -> dict[str, NDArray[Any]]:
-    return {name: array[start : start + count] for name, array in outputs.items()}
+def _split(outputs: Mapping[str, NDArray[Any]], jobs: Sequence[Job]) -> Iterator[Mapping[str, NDArray[Any]]]:
+    """Each job's rows of the outputs; SandboxError if they have not one row for each row of the inputs."""
+    if len(jobs) == 1:
+        yield outputs
+        return
+    ends = list(itertools.accumulate(job.rows for job in jobs))
+    if any(len(array) != ends[-1] for array in outputs.values()):
+        raise SandboxError("the outputs have another number of rows than the inputs: they cannot be told apart")
+    for job, end in zip(jobs, ends, strict=True):
+        yield {name: array[end - job.rows : end] for name, array in outputs.items()}
 
 
 def _max_batch(config: ModelConfig) -> int:
