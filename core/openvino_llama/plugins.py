@@ -6,7 +6,9 @@ reported and left out; everything else runs. pluggy's ``Any`` stops here. Knows 
 
 from __future__ import annotations
 
+import difflib
 import logging
+import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
@@ -42,7 +44,7 @@ class PluginReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """``loaded``, ``failed`` or ``disabled``."""
     model_types: tuple[str, ...] = ()
     reason: str = ""
-    """Why it failed, in a line."""
+    """Why it failed, in a line; of an import that failed, the exception as Python has it."""
     traceback: str = ""
     """Where it failed, for the operator's terminal and log."""
 
@@ -102,12 +104,14 @@ class Plugins:
     def add(self, module: Any, *, name: str, distribution: str = "", version: str = "") -> None:
         """Register one plugin; raise PluginError, and leave nothing registered, if it cannot be used."""
         _check_api(module)
-        self._manager.register(module, name)
+        if self._manager.has_plugin(name) or self._manager.is_registered(module):
+            raise PluginError(f"a plugin named {name!r}, or the same one under another name, is loaded already")
         try:
-            self._manager.check_pending()
+            self._manager.register(module, name)
+            self._check_hooks()
             types = self._own_types(module)
-        except Exception:
-            self._manager.unregister(module)
+        except BaseException:
+            self._manager.unregister(name=name)
             raise
         report = PluginReport(
             name=name,
@@ -164,10 +168,12 @@ class Plugins:
         self._tell("model_unloaded", config=config)
 
     def _tell(self, hook: str, **arguments: Any) -> None:
-        try:
-            getattr(self._manager.hook, hook)(**arguments)
-        except Exception:
-            logger.exception("hook %s failed", hook)
+        """Call a hook of every plugin, one by one, so that one that raises does not silence the others."""
+        for implementation in getattr(self._manager.hook, hook).get_hookimpls():
+            try:
+                implementation.function(*(arguments[name] for name in implementation.argnames))
+            except (Exception, SystemExit):
+                logger.exception("hook %s of plugin %s failed", hook, implementation.plugin_name)
 
     def _contributions(self, hook: str) -> list[Any]:
         return [item for answer in self._answers(hook) for item in answer]
@@ -177,26 +183,35 @@ class Plugins:
         for implementation in getattr(self._manager.hook, hook).get_hookimpls():
             try:
                 yield implementation.function()
-            except Exception:
+            except (Exception, SystemExit):
                 logger.exception("hook %s of plugin %s failed", hook, implementation.plugin_name)
 
     def _own_types(self, module: Any) -> tuple[ModelType, ...]:
         if not hasattr(module, "model_types"):
             return ()
         types = tuple(module.model_types())
+        owners = {name: loaded.report.distribution or loaded.report.name for name, loaded in self._owners.items()}
         endpoints = {each.endpoint: each.name for each in self._types.values()}
         for each in types:
-            if not isinstance(each, ModelType):
-                raise PluginError(f"model_types() must give ModelType objects, not {type(each).__name__}")
-            if each.name in self._types:
-                owner = self._owners[each.name].report
-                raise PluginError(f"model type {each.name!r} is already served by {owner.distribution or owner.name}")
+            _check_type(each)
+            if each.name in owners:
+                raise PluginError(f"model type {each.name!r} is already served by {owners[each.name]}")
             if each.endpoint in endpoints:
                 raise PluginError(
                     f"endpoint {each.endpoint!r} already belongs to model type {endpoints[each.endpoint]!r}"
                 )
+            owners[each.name] = "this plugin"
             endpoints[each.endpoint] = each.name
         return types
+
+    def _check_hooks(self) -> None:
+        """Raise PluginError for a function that is marked as a hook and is none."""
+        known = [name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), f"{PROJECT}_spec")]
+        for name, caller in vars(self._manager.hook).items():
+            if name not in known and not name.startswith("_") and caller.get_hookimpls():
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"; is {close[0]!r} meant?" if close else ""
+                raise PluginError(f"there is no hook {name!r}{hint}")
 
 
 def load_plugins(disabled: Iterable[str] = ()) -> Plugins:
@@ -211,8 +226,10 @@ def load_plugins(disabled: Iterable[str] = ()) -> Plugins:
             continue
         try:
             plugins.add(entry.load(), name=entry.name, distribution=distribution, version=version)
+        except KeyboardInterrupt:
+            raise
         # A plugin's import runs its code: SystemExit and the like must not end the host either.
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             reason = f"{type(error).__name__}: {error}" if not isinstance(error, PluginError) else str(error)
             logger.error("plugin %s (%s %s) left out: %s", entry.name, distribution, version, reason)
             where = traceback.format_exc()
@@ -222,6 +239,30 @@ def load_plugins(disabled: Iterable[str] = ()) -> Plugins:
 
 def _origin(entry: EntryPoint) -> tuple[str, str]:
     return (entry.dist.name, entry.dist.version) if entry.dist else ("", "")
+
+
+_ENDPOINT = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+
+def _check_type(model_type: Any) -> None:
+    """Raise PluginError for what the server could not make a route of."""
+    if not isinstance(model_type, ModelType):
+        raise PluginError(f"model_types() must give ModelType objects, not {type(model_type).__name__}")
+    name, parameters = model_type.name, model_type.parameters
+    if not _ENDPOINT.fullmatch(model_type.endpoint):
+        raise PluginError(
+            f"model type {name!r}: an endpoint is lower-case letters, digits, '-' and '_', not {model_type.endpoint!r}"
+        )
+    if not model_type.accepts or not model_type.produces:
+        raise PluginError(f"model type {name!r}: accepts and produces must each name a media type")
+    if parameters is None:
+        return
+    if "model" in {field.encode_name for field in msgspec.structs.fields(parameters)}:
+        raise PluginError(f"model type {name!r}: the parameter 'model' is the server's own")
+    try:
+        msgspec.json.schema(parameters)
+    except TypeError as error:
+        raise PluginError(f"model type {name!r}: its parameters cannot be described: {error}") from error
 
 
 def _check_api(module: Any) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
 from litestar import Response, get
 from litestar.types import ControllerRouterHandler
 
+from openvino_llama.plugins import PluginReport
 from openvino_llama.server.access import PUBLIC
 from openvino_llama.server.state import Server
 
@@ -53,10 +55,19 @@ def operation_routes(server: Server) -> list[ControllerRouterHandler]:
 
     @get("/plugins", summary="Plugins that are loaded, and those that are not", tags=["operations"])
     async def plugins() -> PluginList:
-        return msgspec.convert({"plugins": server.plugins.reports}, PluginList, from_attributes=True)
+        return PluginList([_shown(report) for report in server.plugins.reports])
 
     @get("/metrics", summary="Prometheus metrics", tags=["operations"], media_type="text/plain")
     async def metrics() -> Response[Any]:
         return Response(server.metrics.exposition(), media_type=_METRICS_TYPE)
 
     return [live, ready, plugins, metrics]
+
+
+_PATH = re.compile(r"(?<![\w/])(/|[A-Za-z]:\\)[^\s:,;'\")<>]*")
+
+
+def _shown(report: PluginReport) -> PluginInfo:
+    """The report for clients: the text of an exception may name files of this machine."""
+    info = msgspec.convert(report, PluginInfo, from_attributes=True)
+    return msgspec.structs.replace(info, reason=_PATH.sub("...", info.reason))
