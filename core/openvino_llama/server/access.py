@@ -1,20 +1,22 @@
 """Who may do what: the API key, and management from this host only where there is none.
 
-The peer's address is the connection's own; forwarded-for headers are not believed.
+The peer's address is the connection's own; forwarded-for headers are not believed. A browser on this host runs other
+people's pages: without a key, these may not manage models either.
 """
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
 from litestar.connection import ASGIConnection
 from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
 from litestar.handlers import BaseRouteHandler
 
-__all__ = ["LOCAL_ONLY", "PUBLIC", "guard_for"]
+__all__ = ["LOCAL_ONLY", "PUBLIC", "check_key", "guard_for"]
 
 PUBLIC = {"public": True}
 """``opt`` of routes that never want a key."""
@@ -24,34 +26,51 @@ LOCAL_ONLY = {"local_only": True}
 Connection = ASGIConnection[Any, Any, Any, Any]
 
 
-def guard_for(api_key: str | None) -> Callable[[Connection, BaseRouteHandler], Awaitable[None]]:
-    """The guard of all routes."""
+def guard_for(
+    api_key: str | None, origins: Sequence[str] = ()
+) -> Callable[[Connection, BaseRouteHandler], Awaitable[None]]:
+    """The guard of all routes; pages of these origins may manage models."""
 
     # A coroutine, though it awaits nothing: Litestar would send a plain function to a thread for each request.
     async def guard(connection: Connection, handler: BaseRouteHandler) -> None:
         if handler.opt.get("public"):
             return
         if api_key is not None:
-            _check_key(connection, api_key)
-        elif handler.opt.get("local_only") and not _is_local(connection):
-            raise PermissionDeniedException("without an API key this route answers the server's own host only")
+            check_key(connection, api_key)
+        elif handler.opt.get("local_only"):
+            _check_local(connection, origins)
 
     return guard
 
 
-def _check_key(connection: Connection, api_key: str) -> None:
+def check_key(connection: Connection, api_key: str) -> None:
+    """Raise NotAuthorizedException unless the request has the key."""
     scheme, _, token = connection.headers.get("authorization", "").partition(" ")
     given = token.strip() if scheme.lower() == "bearer" else connection.headers.get("x-api-key", "")
-    if not hmac.compare_digest(given.encode(), api_key.encode()):
+    if not hmac.compare_digest(given.encode("latin-1", "replace"), api_key.encode()):
         challenge = {"WWW-Authenticate": "Bearer"}
         raise NotAuthorizedException("an API key is needed: Authorization: Bearer KEY", headers=challenge)
 
 
-def _is_local(connection: Connection) -> bool:
-    client = connection.client
-    if client is None:
-        return True  # a Unix socket
+def _check_local(connection: Connection, origins: Sequence[str]) -> None:
+    if connection.client is not None and not _is_loopback(connection.client.host):  # None is a Unix socket
+        raise PermissionDeniedException("without an API key this route answers the server's own host only")
+    origin = connection.headers.get("origin")
+    if origin and origin not in origins and not _is_loopback(_host(origin)):
+        raise PermissionDeniedException("without an API key this route does not answer pages of other sites")
+
+
+def _host(origin: str) -> str:
     try:
-        return ip_address(client.host).is_loopback
+        return urlsplit(origin).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
     except ValueError:
         return False

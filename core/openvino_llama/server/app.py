@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from litestar import Litestar
+import logging
+from typing import Any
+
+from litestar import Litestar, Request, Response
 from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
+from litestar.exceptions import MethodNotAllowedException, NotAuthorizedException, NotFoundException
+from litestar.types import ExceptionHandlersMap
 
 from openvino_llama import __version__
 from openvino_llama.plugins import Plugins, load_plugins
-from openvino_llama.server.access import guard_for
+from openvino_llama.server.access import check_key, guard_for
 from openvino_llama.server.inference import inference_route
 from openvino_llama.server.management import management_routes
 from openvino_llama.server.openapi import openapi_config, page_files
@@ -18,6 +23,8 @@ from openvino_llama.server.settings import Settings
 from openvino_llama.server.state import Server
 
 __all__ = ["create_app"]
+
+logger = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings | None = None, plugins: Plugins | None = None) -> Litestar:
@@ -33,15 +40,14 @@ def create_app(settings: Settings | None = None, plugins: Plugins | None = None)
         *(inference_route(model_type, server) for model_type in plugins.model_types.values()),
         *management_routes(server),
         *operation_routes(server),
-        *plugins.route_handlers(),
         page_files(),
     ]
-    return Litestar(
+    app = Litestar(
         routes,
         lifespan=[server.lifespan],
         state=State({"server": server}),
-        guards=[guard_for(settings.api_key)],
-        exception_handlers={Exception: answer_problem},
+        guards=[guard_for(settings.api_key, settings.cors_origins)],
+        exception_handlers={Exception: answer_problem, **_unmatched(settings.api_key)},
         cors_config=CORSConfig(
             allow_origins=list(settings.cors_origins),
             allow_methods=["POST", "GET", "PUT", "DELETE", "OPTIONS"],
@@ -52,3 +58,29 @@ def create_app(settings: Settings | None = None, plugins: Plugins | None = None)
         logging_config=None,
         debug=False,
     )
+    _add_routes(app, plugins)
+    return app
+
+
+def _add_routes(app: Litestar, plugins: Plugins) -> None:
+    """The routes that plugins bring; one that clashes with another is left out."""
+    for handler in plugins.route_handlers():
+        try:
+            app.register(handler)
+        except Exception:
+            logger.exception("a route of a plugin is left out: %r", handler)
+
+
+def _unmatched(api_key: str | None) -> ExceptionHandlersMap:
+    """Whoever has no key is not told which routes there are: guards only see requests that have found one."""
+    if api_key is None:
+        return {}
+
+    def answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+        try:
+            check_key(request, api_key)
+        except NotAuthorizedException as refusal:
+            error = refusal
+        return answer_problem(request, error)
+
+    return {NotFoundException: answer, MethodNotAllowedException: answer}

@@ -5,10 +5,13 @@ Knows nothing of models.
 
 from __future__ import annotations
 
+import asyncio
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 from litestar import Request
 from litestar.datastructures import UploadFile
 from litestar.exceptions import HTTPException
@@ -17,13 +20,15 @@ from openvino_llama.errors import (
     InputTooLargeError,
     InvalidInputError,
     NotAcceptableError,
+    RequestCancelledError,
     UnsupportedMediaTypeError,
 )
 from openvino_llama.hookspecs import Part
 
-__all__ = ["MULTIPART", "media_type_of", "preferred", "read_body", "read_parts"]
+__all__ = ["MULTIPART", "decode_object", "media_type_of", "preferred", "read_body", "read_parts", "reading"]
 
 MULTIPART = "multipart/form-data"
+_MAX_DEPTH = 100
 _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 _CODINGS = ("gzip", "deflate")
 
@@ -40,21 +45,52 @@ def media_type_of(request: Request[Any, Any, Any], accepts: Sequence[str]) -> st
 
 async def read_body(request: Request[Any, Any, Any], limit: int) -> bytes:
     """The body with its content coding undone; InputTooLargeError if either form is over the limit."""
-    try:
-        body = await request.body()
-    except HTTPException as error:
-        if error.status_code == 413:
-            raise InputTooLargeError(f"the body is larger than the limit of {limit} bytes") from None
-        raise
     coding = request.headers.get("content-encoding", "identity").strip().lower()
-    return body if coding == "identity" else _inflate(body, coding, limit)
-
-
-def _inflate(body: bytes, coding: str, limit: int) -> bytes:
-    if coding not in _WINDOW_BITS:
+    if coding != "identity" and coding not in _WINDOW_BITS:
         expected = ", ".join(_CODINGS)
         message = f"Content-Encoding: expected one of {expected}; got {coding[:40]!r}"
         raise UnsupportedMediaTypeError(message, codings=_CODINGS)
+    with reading(limit):
+        body = await request.body()
+    return body if coding == "identity" else await asyncio.to_thread(_inflate, body, coding, limit)
+
+
+@contextmanager
+def reading(limit: int) -> Iterator[None]:
+    """Turn what Litestar says of a body that it reads into our own errors."""
+    try:
+        yield
+    except HTTPException as error:
+        if error.status_code == 413:
+            raise InputTooLargeError(f"the body is larger than the limit of {limit} bytes") from None
+        if error.status_code >= 500:
+            raise RequestCancelledError("the client has left before the end of its body") from None
+        raise InvalidInputError(f"the body is not valid {MULTIPART}, or has too many parts") from None
+    except (UnicodeError, LookupError):  # of a part that says what its text is coded in
+        raise InvalidInputError(f"the body is not valid {MULTIPART}: a part's text cannot be decoded") from None
+
+
+def decode_object(body: bytes) -> dict[str, Any]:
+    """A JSON object; InvalidInputError if it is none, or nested too deep."""
+    try:
+        decoded = msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError):
+        raise InvalidInputError("the body is not a JSON object") from None
+    level: list[Any] = [decoded]
+    for _ in range(_MAX_DEPTH):
+        level = [child for value in level for child in _children(value)]
+    if level:
+        raise InvalidInputError(f"the body is nested more than {_MAX_DEPTH} deep")
+    return decoded
+
+
+def _children(value: Any) -> Sequence[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else ()
+
+
+def _inflate(body: bytes, coding: str, limit: int) -> bytes:
     inflater = zlib.decompressobj(_WINDOW_BITS[coding])
     try:
         content = inflater.decompress(body, limit + 1)
@@ -67,10 +103,14 @@ def _inflate(body: bytes, coding: str, limit: int) -> bytes:
     return content
 
 
-async def read_parts(request: Request[Any, Any, Any]) -> tuple[Part, ...]:
-    """The parts of a multipart body, in their order."""
+async def read_parts(request: Request[Any, Any, Any], limit: int) -> tuple[Part, ...]:
+    """The parts of a multipart body; those of one name are in their order."""
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise UnsupportedMediaTypeError(f"Content-Encoding: none is undone for {MULTIPART}", codings=("identity",))
+    with reading(limit):
+        form = await request.form()
     parts = []
-    for name, value in (await request.form()).multi_items():
+    for name, value in form.multi_items():
         if isinstance(value, UploadFile):
             body = await value.read()
             parts.append(Part(name, body, value.content_type.lower(), value.filename))

@@ -7,9 +7,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from litestar import Request, Response, post
+from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 
 from openvino_llama.config import ModelType
@@ -24,6 +26,9 @@ from openvino_llama.server.problems import status_of
 from openvino_llama.server.state import Server
 
 __all__ = ["inference_route"]
+
+
+_IN_HEADERS = "".join(map(chr, range(0x20, 0x7F)))
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -51,7 +56,7 @@ def inference_route(model_type: ModelType, server: Server) -> HTTPRouteHandler:
             parameters = _query(request)
             model = server.pipeline.choose(model_type, parameters.pop("model", None))
             seen.model = model.name
-            wanted = await _read(request, model_type, parameters, limit)
+            wanted = await _read_in_time(request, model, model_type, parameters, limit)
             with _cancelled_with_client(request):
                 result = await server.pipeline.infer(model, wanted)
             return _answer(model, result)
@@ -67,6 +72,17 @@ def _query(request: Request[Any, Any, Any]) -> dict[str, str]:
     return parameters
 
 
+async def _read_in_time(
+    request: Request[Any, Any, Any], model: Model, model_type: ModelType, parameters: dict[str, str], limit: int
+) -> InferenceRequest:
+    """A client that sends its body slower than the model's deadline is not waited for."""
+    try:
+        async with asyncio.timeout(model.entry.limits.deadline_s):
+            return await _read(request, model_type, parameters, limit)
+    except TimeoutError:
+        raise HTTPException(status_code=408, detail="the body did not come in time") from None
+
+
 async def _read(
     request: Request[Any, Any, Any], model_type: ModelType, parameters: dict[str, str], limit: int
 ) -> InferenceRequest:
@@ -75,12 +91,12 @@ async def _read(
     produces = preferred(request.headers.get("accept"), model_type.produces)
     values = read_parameters(model_type, parameters)
     if media_type == MULTIPART:
-        return InferenceRequest(b"", media_type, values, produces, await read_parts(request))
+        return InferenceRequest(b"", media_type, values, produces, await read_parts(request, limit))
     return InferenceRequest(await read_body(request, limit), media_type, values, produces)
 
 
 def _answer(model: Model, result: Any) -> Response[bytes]:
-    headers = {"OVLLAMA-Model": model.name}
+    headers = {"OVLLAMA-Model": quote(model.name, safe=_IN_HEADERS)}
     if isinstance(result, Reply):
         return Response(result.body, media_type=result.media_type, headers=headers)
     answer = Answer(model.entry.type, model.entry.task, result)
@@ -91,7 +107,7 @@ def _answer(model: Model, result: Any) -> Response[bytes]:
 def _cancelled_with_client(request: Request[Any, Any, Any]) -> Iterator[None]:
     """Cancel the body when the client leaves, so that its request gives its place free."""
     task = asyncio.current_task()
-    gone = asyncio.ensure_future(request.receive())  # the body has been read: what comes next is the disconnect
+    gone = asyncio.ensure_future(_disconnected(request))
 
     def leave(_: object) -> None:
         if task:
@@ -108,6 +124,11 @@ def _cancelled_with_client(request: Request[Any, Any, Any]) -> Iterator[None]:
     finally:
         gone.remove_done_callback(leave)
         gone.cancel()
+
+
+async def _disconnected(request: Request[Any, Any, Any]) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass  # what a multipart body has after its last part
 
 
 class _Seen:

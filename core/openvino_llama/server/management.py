@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from litestar import Request, Response, delete, get, post, put
+from litestar.params import FromPath
 from litestar.types import ControllerRouterHandler
 
 from openvino_llama.config import RegistryEntry
@@ -14,7 +16,7 @@ from openvino_llama.errors import InvalidInputError, ModelNotFoundError
 from openvino_llama.models import Model, State
 from openvino_llama.registry import check_name, check_unique, read_entry
 from openvino_llama.server.access import LOCAL_ONLY
-from openvino_llama.server.bodies import MULTIPART, media_type_of, read_body
+from openvino_llama.server.bodies import MULTIPART, decode_object, media_type_of, read_body
 from openvino_llama.server.openapi import upload_operation
 from openvino_llama.server.state import Server
 from openvino_llama.server.uploads import Upload, receive_upload
@@ -71,7 +73,7 @@ def management_routes(server: Server) -> list[ControllerRouterHandler]:
         return ModelList([info(model) for model in server.models.all()], server.registry_problems)
 
     @get("/models/{model_id:str}", summary="Show a model", tags=["models"])
-    async def show_model(model_id: str) -> ModelInfo:
+    async def show_model(model_id: FromPath[str]) -> ModelInfo:
         return info(server.models.get(model_id))
 
     @post(
@@ -88,14 +90,14 @@ def management_routes(server: Server) -> list[ControllerRouterHandler]:
             model = await _load_upload(server, await receive_upload(request))
         else:
             model = await _load_entry(server, await read_body(request, _MAX_ENTRY_BYTES))
-        return Response(info(model), status_code=201, headers={"Location": f"/models/{model.name}"})
+        return Response(info(model), status_code=201, headers={"Location": f"/models/{quote(model.name)}"})
 
     @put("/models/{model_id:str}/activate", opt=LOCAL_ONLY, summary="Make a model the active one", tags=["models"])
-    async def activate_model(model_id: str) -> ModelInfo:
+    async def activate_model(model_id: FromPath[str]) -> ModelInfo:
         return info(await asyncio.to_thread(server.models.activate, model_id))
 
     @delete("/models/{model_id:str}", opt=LOCAL_ONLY, summary="Unload a model, after its requests", tags=["models"])
-    async def unload_model(model_id: str) -> None:
+    async def unload_model(model_id: FromPath[str]) -> None:
         await asyncio.to_thread(server.models.unload, model_id)
         server.drop_upload(model_id)
 
@@ -122,7 +124,7 @@ def _info(model: Model, route: str, active_for: str | None) -> ModelInfo:
 
 
 async def _load_entry(server: Server, body: bytes) -> Model:
-    name, entry, activate = _read_load_request(server, body)
+    name, entry, activate = await asyncio.to_thread(_read_load_request, server, body)
     known = server.read_registry().entries.get(name) == entry
     locate = server.locate if known else server.locate_for_client
     model = await asyncio.to_thread(server.models.load, name, entry, locate)
@@ -132,23 +134,23 @@ async def _load_entry(server: Server, body: bytes) -> Model:
 async def _load_upload(server: Server, upload: Upload) -> Model:
     """Vet and load what was uploaded; it stays on disk for as long as the model is there."""
     try:
-        name, entry, activate = _read_load_request(server, upload.entry)
+        name, entry, activate = await asyncio.to_thread(_read_load_request, server, upload.entry)
         entry = msgspec.structs.replace(entry, files=upload.files)
         await asyncio.to_thread(upload.vet)
         model = await asyncio.to_thread(server.models.load, name, entry, upload.locate)
     except BaseException:
         upload.remove()
         raise
-    server.keep_upload(name, upload)
+    if model not in server.models.all():  # unloaded already
+        upload.remove()
+    else:
+        server.keep_upload(name, upload)
     return await asyncio.to_thread(server.models.activate, name) if activate else model
 
 
 def _read_load_request(server: Server, body: bytes) -> tuple[str, RegistryEntry, bool]:
     """A whole entry, or the name of one that the registry has."""
-    try:
-        raw = msgspec.json.decode(body, type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError):
-        raise InvalidInputError("the body is not a JSON object") from None
+    raw = decode_object(body)
     name, activate = raw.pop("name", None), raw.pop("activate", False)
     if not isinstance(name, str):
         raise InvalidInputError("field 'name': expected a text")

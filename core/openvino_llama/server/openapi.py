@@ -15,6 +15,7 @@ from litestar.exceptions import NotFoundException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.openapi.spec import Operation
+from litestar.params import FromPath
 from litestar.response import Response
 
 from openvino_llama.config import ModelType
@@ -42,7 +43,7 @@ def openapi_config(version: str) -> OpenAPIConfig:
 
 
 @get("/schema-page/{name:str}", include_in_schema=False, sync_to_thread=True)
-def _page_file(name: str) -> Response[bytes]:
+def _page_file(name: FromPath[str]) -> Response[bytes]:
     if name not in _ASSETS:
         raise NotFoundException
     content = (files("drf_spectacular_sidecar") / _ASSET_ROOT / name).read_bytes()

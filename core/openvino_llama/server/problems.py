@@ -52,6 +52,8 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def status_of(error: BaseException) -> int:
     """The status of the nearest class in the error's MRO; 500 if none is listed."""
+    if isinstance(error, HTTPException):
+        return error.status_code
     return next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), 500)
 
 
@@ -64,7 +66,8 @@ def answer_problem(request: Request[Any, Any, Any], error: Exception) -> Respons
         return _respond(Problem(500, _title(500), "an unexpected error, which the server's log has"), {})
     status = status_of(error)
     if status >= 500:
-        logger.warning("%s %s: %s", request.method, request.scope["path"], error, exc_info=error.__cause__)
+        cause = None if isinstance(error, errors.HookError) else error.__cause__  # logged where it was raised
+        logger.warning("%s %s: %s", request.method, request.scope["path"], error, exc_info=cause)
     accepts = error.accepts if isinstance(error, errors.UnsupportedMediaTypeError) else ()
     return _respond(Problem(status, _title(status), str(error), accepts=accepts), _headers(error))
 

@@ -6,20 +6,25 @@ Under another ASGI server this module is not needed: ``openvino_llama.server.app
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Literal
 
 import uvicorn
+from litestar import Litestar
 
 from openvino_llama.errors import ConfigError
 from openvino_llama.server.app import create_app
 from openvino_llama.server.settings import Settings
 
-__all__ = ["serve"]
+__all__ = ["serve", "uvicorn_config"]
+
+logger = logging.getLogger(__name__)
 
 
 class _Uvicorn(uvicorn.Server):
@@ -51,16 +56,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None], *, leave: bool = 
     host, port = listener.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     app = create_app(settings)
-    config = uvicorn.Config(
-        app,
-        root_path=settings.root_path,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,  # a client could claim to be this host
-        lifespan="on",
-        ws="none",
-    )
+    config = uvicorn_config(app, settings)
     server = _Uvicorn(config)
 
     async def run() -> None:
@@ -70,12 +66,41 @@ def serve(settings: Settings, on_ready: Callable[[str], None], *, leave: bool = 
 
     async def announce() -> None:
         await app.state.server.loaded.wait()
-        await asyncio.to_thread(on_ready, address)
+        if server.should_exit:
+            return
+        try:
+            await asyncio.to_thread(on_ready, address)
+        except Exception:
+            logger.exception("the server runs, but could not say so")
         server.should_exit = server.should_exit or leave
 
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(run())
     return 0 if server.started else 3
+
+
+def uvicorn_config(app: Litestar, settings: Settings) -> uvicorn.Config:
+    """How the app is to be run by uvicorn."""
+    return uvicorn.Config(
+        app,
+        http=_protocol(),
+        root_path=settings.root_path,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # a client could claim to be this host
+        lifespan="on",
+        ws="none",
+        timeout_graceful_shutdown=settings.stop_seconds,
+    )
+
+
+def _protocol() -> type[asyncio.Protocol] | Literal["auto"]:
+    try:
+        from openvino_llama.server.protocol import Protocol
+    except ImportError:  # no httptools on Windows: uvicorn takes h11, which has a limit of its own
+        return "auto"
+    return Protocol
 
 
 def _listen(settings: Settings) -> socket.socket:

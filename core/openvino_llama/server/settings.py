@@ -37,7 +37,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """``OVLLAMA_MAX_UPLOAD_BYTES``: of ``POST /models/load`` with files."""
     cors_origins: tuple[str, ...] = ("http://localhost:8000",)
     """``OVLLAMA_CORS_ORIGINS``, separated by commas."""
-    api_key: str | None = None
+    stop_seconds: Positive = 60
+    """``OVLLAMA_STOP_SECONDS``: what accepted requests have left to end after SIGTERM."""
+    api_key: Annotated[str, Meta(min_length=1)] | None = None
     """``OVLLAMA_API_KEY``: when set, every route but ``/health/*`` wants it."""
     disabled_plugins: tuple[str, ...] = ()
     """``OVLLAMA_DISABLED_PLUGINS``: names of entry points or distributions, separated by commas."""
@@ -76,6 +78,7 @@ _VARIABLES = {
     "OVLLAMA_MAX_UPLOAD_BYTES": "max_upload_bytes",
     "OVLLAMA_PORT": "port",
     "OVLLAMA_ROOT_PATH": "root_path",
+    "OVLLAMA_STOP_SECONDS": "stop_seconds",
 }
 _LISTS = frozenset({"cors_origins", "disabled_plugins"})
 

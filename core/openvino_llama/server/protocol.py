@@ -1,0 +1,107 @@
+"""HTTP as uvicorn parses it, with what it leaves open closed: how large, and how late, a request's head may be.
+
+httptools collects a head of any size, and waits for its end for ever. Knows nothing of the app.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+__all__ = ["MAX_HEAD_BYTES", "Protocol"]
+
+MAX_HEAD_BYTES = 64 << 10
+"""Request line and headers together."""
+_HEAD_SECONDS = 20.0
+"""From the connection's first byte, or its opening, to the end of a head."""
+
+
+class Protocol(HttpToolsProtocol):
+    """Answers 431 to heads that are too large; hangs up on those that do not end."""
+
+    _reading_head = True
+    _head_bytes = 0
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """The first head is awaited."""
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is awaited any more."""
+        self._stop_awaiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, unless it has been fed too much of a head already."""
+        in_head = self._reading_head
+        super().data_received(data)
+        if in_head and self._reading_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request's head is too large")
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        super().on_message_begin()
+        self._reading_head = True
+        self._head_bytes = 0
+        if self._head_timer is None:
+            self._await_head()
+
+    def on_headers_complete(self) -> None:
+        """A head is there; it may have come in one piece."""
+        self._reading_head = False
+        self._stop_awaiting()
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > MAX_HEAD_BYTES:
+            self.app = _head_too_large
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The next bytes are the next head's."""
+        super().on_message_complete()
+        self._reading_head = True
+        self._head_bytes = 0
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002
+        """As every other problem is answered."""
+        self._refuse(HTTPStatus.BAD_REQUEST, "that is not HTTP/1.1")
+
+    def _refuse(self, status: HTTPStatus, detail: str) -> None:
+        body = _problem(status, detail)
+        head = f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/problem+json\r\n"
+        length = f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        self.transport.write((head + length).encode() + body)
+        self.transport.close()
+
+    def _await_head(self) -> None:
+        self._head_timer = self.loop.call_later(_HEAD_SECONDS, self._hang_up)
+
+    def _stop_awaiting(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _hang_up(self) -> None:
+        self._head_timer = None
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+
+
+def _problem(status: HTTPStatus, detail: str) -> bytes:
+    return msgspec.json.encode(
+        {"status": status.value, "title": status.phrase, "detail": detail, "type": "about:blank"}
+    )
+
+
+async def _head_too_large(_scope: Any, _receive: Any, send: Any) -> None:
+    status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+    headers = [(b"content-type", b"application/problem+json"), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": status.value, "headers": headers})
+    await send({"type": "http.response.body", "body": _problem(status, "the request's head is too large")})
