@@ -20,7 +20,7 @@ SOURCE = HERE / "inferencer.c"
 ARTEFACT = HERE.parent / "core" / "openvino_llama" / "sandbox" / "inferencer.wasm"
 ZIG = "0.17.1"
 FLAGS = ["-target", "wasm32-wasi", "-std=c17", "-Oz", "-g0", "-Wall", "-Wextra", "-Werror"]
-LINK = ["-Wl,--strip-all"]
+LINK = ["-Wl,--strip-all", "-Wl,-z,stack-size=65536"]  # zig's own stack would be 16 MiB of every instance
 
 
 def compile_guest(source: Path, output: Path, model: str = "reactor") -> None:

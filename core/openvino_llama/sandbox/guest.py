@@ -126,7 +126,7 @@ class Guest:
         if size > buffer.capacity:
             if buffer.capacity:
                 self._free(buffer.pointer)
-            buffer.capacity = 0
+            buffer.capacity, buffer.array = 0, None  # also if there is no room for what is needed now
             buffer.pointer, buffer.capacity = self._allocate(size), size
         memory = self._instance.memory
         memory.write(self._dims[index], struct.pack(f"<{len(shape)}I", *shape))
@@ -179,6 +179,7 @@ class Guest:
         pointer = self._instance.call(self._alloc, size, deadline=deadline) & 0xFFFFFFFF
         if not pointer:
             raise LimitError(f"the guest has no {size} bytes left of its {self._config.limits.memory_mib} MiB")
+        self._instance.memory.check(pointer, size)  # a foreign guest's alloc may answer anything
         return pointer
 
     def _free(self, pointer: int) -> None:
