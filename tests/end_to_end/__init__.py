@@ -1,0 +1,1 @@
+"""Real models, a real server process, a real HTTP client."""
