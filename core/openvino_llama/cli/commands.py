@@ -189,18 +189,20 @@ def demo(models_dir: Path, mirror: Path | None, port: int | None, *, leave: bool
     **_example("ovllama run classify.wasm --dir .::/data --nn-graph net=model.onnx -- /data/tensor.bin"),
 )
 @click.argument("guest", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--dir", "dirs", multiple=True, metavar="HOST::GUEST", help="A folder that the guest may read.")
+@click.option(
+    "--dir", "dirs", multiple=True, metavar="HOST::GUEST", help="A folder that the guest may read; with ::rw, change."
+)
 @click.option("--nn-graph", "graphs", multiple=True, metavar="NAME=PATH", help="A model that load_by_name finds.")
 @click.option("--env", "environment", multiple=True, metavar="K=V", help="A variable that the guest sees.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def run(guest: Path, dirs: Sequence[str], graphs: Sequence[str], environment: Sequence[str], arguments: Any) -> None:
     """Run any WASI preview1 command module that uses wasi_ephemeral_nn, with OpenVINO behind it."""
-    from openvino_llama.sandbox.command import Command, run_command
+    from openvino_llama.sandbox.command import Command, Directory, run_command
 
     command = Command(
         module=guest,
         arguments=tuple(arguments),
-        dirs=tuple(_dir(each) for each in dirs),
+        directories=tuple(Directory.parse(each) for each in dirs),
         environment=dict(_pair(each, "--env") for each in environment),
         graphs={name: Path(path) for name, path in (_pair(each, "--nn-graph") for each in graphs)},
     )
@@ -240,8 +242,3 @@ def _pair(text: str, option: str) -> tuple[str, str]:
     if not separator or not name:
         raise click.BadParameter(f"{option} is NAME=VALUE, not {text!r}")
     return name, value
-
-
-def _dir(text: str) -> tuple[Path, str]:
-    host, separator, guest = text.partition("::")
-    return Path(host), guest if separator else host
