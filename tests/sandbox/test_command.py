@@ -79,6 +79,14 @@ def test_exit_codes(behave: Path, code: int) -> None:
     assert run(behave, "exit", str(code)).returncode == code
 
 
+def test_exit_codes_that_wasi_has_not(behave: Path) -> None:
+    """Wasmtime takes 0 to 125; above, a line says why the command ends with 134."""
+    result = run(behave, "exit", "126")
+    assert result.returncode == TRAP_EXIT
+    assert result.stderr.endswith("exit with invalid exit status outside of [0..126)\n")
+    assert result.stderr.count("\n") == 1
+
+
 def test_only_named_directories_are_seen(behave: Path, tmp_path: Path) -> None:
     """A file is read through a directory that was named; neither without it, nor out of it, nor by a link."""
     inside, outside = tmp_path / "inside", tmp_path / "outside"

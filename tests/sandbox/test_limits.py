@@ -129,6 +129,8 @@ def test_a_module_that_needs_more_than_the_limits(sandbox: Sandbox, module: str)
         wat('(import "wasi_ephemeral_nn" "compute" (func (param i32)))'),
         wat('(import "wasi_ephemeral_nn" "compute" (memory 1))'),
         wat('(import "env" "memory" (memory 1))'),
+        wat("(memory i64 1)"),
+        wat("(memory 1 1 shared)"),
     ],
     ids=lambda _: "",
 )

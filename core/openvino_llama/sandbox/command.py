@@ -106,7 +106,9 @@ def _run(instance: Instance, deadline: Deadline | None) -> int:
         _tell(str(error))
         return DEADLINE_EXIT
     except GuestTrapError as error:
-        _tell(f"{error}" + (f": {error.__cause__}" if error.__cause__ else ""))
+        # wasmtime ends its text with the reason, after a backtrace.
+        reason = str(error.__cause__ or "").strip().splitlines()[-1:]
+        _tell(": ".join([str(error), *(line.strip() for line in reason)]))
         return TRAP_EXIT
     return 0
 
