@@ -73,6 +73,7 @@ async def measure(url: str, body: bytes, media_type: str, connections: int, seco
     """Load one URL."""
     parts = urlsplit(url)
     assert parts.hostname in ("127.0.0.1", "::1", "localhost"), "loads this machine only"
+    assert parts.port
     head = f"POST {parts.path}?{parts.query} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
     head += f"Content-Type: {media_type}\r\nContent-Length: {len(body)}\r\n\r\n"
     latencies: list[float] = []

@@ -6,6 +6,7 @@ of its own, with the same model file and the same preprocessing.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import json
@@ -14,14 +15,14 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from PIL import Image
-from skimage import data
 
-from benchmarks.peers.litserve import litserve_url
+from benchmarks.peers.litserve_peer import litserve_url
 from benchmarks.report import parser, print_table, write_json
 
 MODELS = {"mobilenet_v2": 0.90, "face_detection_short": 0.70}
@@ -34,7 +35,9 @@ CONNECTIONS = 16
 def picture() -> bytes:
     """A photograph of 450 x 300 pixels as JPEG."""
     buffer = io.BytesIO()
-    Image.fromarray(data.chelsea()).resize((450, 300)).save(buffer, "JPEG", quality=90)
+    Image.open(str(files("skimage") / "data" / "chelsea.png")).convert("RGB").resize((450, 300)).save(
+        buffer, "JPEG", quality=90
+    )
     return buffer.getvalue()
 
 
@@ -97,13 +100,16 @@ def main() -> None:
     with TemporaryDirectory() as scratch:
         file = Path(scratch) / "picture.jpg"
         file.write_bytes(picture())
+        json_file = Path(scratch) / "picture.json"
+        json_file.write_text(json.dumps({"image": base64.b64encode(picture()).decode()}))
         for name in MODELS:
             registry = pulled(Path(scratch) / name, name)
             figures[name] = measure(name, registry, file, options)
             if options.peers:
                 with litserve_url(registry, name) as url:
-                    run_json("benchmarks.load", url, file, "image/jpeg", CONNECTIONS, 1)
-                    peer = run_json("benchmarks.load", url, file, "image/jpeg", CONNECTIONS, options.seconds)
+                    run_json("benchmarks.load", url, json_file, "application/json", CONNECTIONS, 1)
+                    peer = run_json("benchmarks.load", url, json_file, "application/json", CONNECTIONS, options.seconds)
+                    assert not peer["errors"], "LitServe answered with errors"
                     figures[name]["litserve_rps"] = peer["rps"]
     head = ("model", "limit/s", "server/s", "ratio", "wanted", "p50 ms", "p99 ms", "LitServe/s")
     rows = [
