@@ -186,7 +186,7 @@ class Models:
         except BaseException as error:
             model.fail("an unexpected error, which the log has")
             logger.exception("model %s failed to load", name)
-            if isinstance(error, KeyboardInterrupt):
+            if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
                 raise
             raise HookError(f"model {name!r} failed to load: {model.reason}") from error
         with self._lock:

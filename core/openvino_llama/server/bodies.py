@@ -15,6 +15,7 @@ import msgspec
 from litestar import Request
 from litestar.datastructures import UploadFile
 from litestar.exceptions import HTTPException
+from multipart import MultipartError
 
 from openvino_llama.errors import (
     InputTooLargeError,
@@ -50,9 +51,14 @@ async def read_body(request: Request[Any, Any, Any], limit: int) -> bytes:
         expected = ", ".join(_CODINGS)
         message = f"Content-Encoding: expected one of {expected}; got {coding[:40]!r}"
         raise UnsupportedMediaTypeError(message, codings=_CODINGS)
+    body = bytearray()
     with reading(limit):
-        body = await request.body()
-    return body if coding == "identity" else await asyncio.to_thread(_inflate, body, coding, limit)
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit:
+                raise _too_large(limit)
+    content = bytes(body)
+    return content if coding == "identity" else await asyncio.to_thread(_inflate, content, coding, limit)
 
 
 @contextmanager
@@ -62,12 +68,16 @@ def reading(limit: int) -> Iterator[None]:
         yield
     except HTTPException as error:
         if error.status_code == 413:
-            raise InputTooLargeError(f"the body is larger than the limit of {limit} bytes") from None
+            raise _too_large(limit) from None
         if error.status_code >= 500:
             raise RequestCancelledError("the client has left before the end of its body") from None
         raise InvalidInputError(f"the body is not valid {MULTIPART}, or has too many parts") from None
-    except (UnicodeError, LookupError):  # of a part that says what its text is coded in
-        raise InvalidInputError(f"the body is not valid {MULTIPART}: a part's text cannot be decoded") from None
+    except (MultipartError, UnicodeError, LookupError):  # the last two: of a part that says what its text is coded in
+        raise InvalidInputError(f"the body is not valid {MULTIPART}") from None
+
+
+def _too_large(limit: int) -> InputTooLargeError:
+    return InputTooLargeError(f"the body is larger than the limit of {limit} bytes")
 
 
 def decode_object(body: bytes) -> dict[str, Any]:

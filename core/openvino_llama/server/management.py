@@ -87,7 +87,7 @@ def management_routes(server: Server) -> list[ControllerRouterHandler]:
     )
     async def load_model(request: Request[Any, Any, Any]) -> Response[ModelInfo]:
         if media_type_of(request, ("application/json", MULTIPART)) == MULTIPART:
-            model = await _load_upload(server, await receive_upload(request))
+            model = await _load_upload(server, await receive_upload(request, server.settings.max_upload_bytes))
         else:
             model = await _load_entry(server, await read_body(request, _MAX_ENTRY_BYTES))
         return Response(info(model), status_code=201, headers={"Location": f"/models/{quote(model.name)}"})
