@@ -253,3 +253,26 @@ def test_models_of_one_builder(backend: OpenVINOBackend, encoding: Encoding, con
     context.set_input(0, FOUR, borrow=False)
     context.compute()
     assert (context.output(0) == np.maximum(FOUR, 0)).all()
+
+
+@pytest.mark.parametrize("location", ["../secret", "{folder}/secret", "./x/../../secret", "link"])
+def test_a_model_cannot_name_another_file(tmp_path: Path, location: str) -> None:
+    """ONNX may keep weights in files beside it, but neither a path nor a link leads out of the model's folder."""
+    secret, folder = tmp_path / "secret", tmp_path / "model"
+    secret.write_bytes(b"secret")
+    folder.mkdir()
+    (folder / "link").symlink_to(secret)
+    field = support.field
+    shape = field(2, field(1, field(1, 2) + field(2, field(1, field(1, 6)))))
+    external = field(13, field(1, "location") + field(2, location.format(folder=tmp_path)))
+    weights = field(1, 6) + field(2, 2) + field(8, "w") + external + field(14, 1)
+    node = field(1, "w") + field(2, "y") + field(4, "Identity")
+    graph = field(1, node) + field(2, "thief") + field(5, weights) + field(12, field(1, "y") + shape)
+    model = folder / "model.onnx"
+    model.write_bytes(field(1, 8) + field(7, graph) + field(8, field(1, "") + field(2, 13)))
+    with pytest.raises(ModelLoadError):
+        OpenVINOBackend().try_out({"model": model})
+    (folder / "link").unlink()
+    secret.rename(folder / "link")
+    if location == "link":
+        OpenVINOBackend().try_out({"model": model})  # it is the way out that was refused

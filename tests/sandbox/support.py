@@ -105,7 +105,7 @@ class CountingGraph:
 
 
 class CountingContext:
-    """Its limits: a start over 100 is a prompt too long; a sequence that would go past ten values fills the context."""
+    """A start over 100 is a prompt too long, ten values fill the context, and 99 hangs until it is cancelled."""
 
     def __init__(self) -> None:
         self._next: int | None = None
@@ -126,6 +126,9 @@ class CountingContext:
             raise InferenceError("input 'start' has not been set")
         if self._next > 100:
             return Step.PROMPT_TOO_LONG
+        if self._next == 99:
+            assert self.cancelled.wait(10)
+            raise InferenceError("cancelled")
         if self._given == 10:
             return Step.CONTEXT_FULL
         if self._next <= 0:

@@ -5,18 +5,40 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tests.sandbox import support
-from tests.sandbox.support import BUILDERS, DATA, DIMS, NAME, OUT, PAGE, RECORD, RESULT, TENSOR, Prober, probe
+from tests.sandbox.support import (
+    BUILDERS,
+    DATA,
+    DIMS,
+    NAME,
+    OUT,
+    PAGE,
+    RECORD,
+    RESULT,
+    TENSOR,
+    CountingGraph,
+    Prober,
+    probe,
+)
 
 from openvino_llama.backends.base import Graph
 from openvino_llama.backends.openvino import OpenVINOBackend
 from openvino_llama.config import Limits
+from openvino_llama.errors import (
+    DeadlineExceededError,
+    InferenceError,
+    InvalidTensorError,
+    LimitError,
+    ModelLoadError,
+    UnsupportedTargetError,
+)
 from openvino_llama.sandbox import wasi_nn
+from openvino_llama.sandbox.deadline import Deadline
 from openvino_llama.sandbox.engine import Sandbox
 from openvino_llama.sandbox.wasi_nn import FUNCTIONS
 from openvino_llama.specs import DataType
@@ -612,3 +634,80 @@ def test_a_graph_that_does_not_stream(prober: Prober) -> None:
     context = prober.context("relu")
     assert prober("compute_single", context) == 6
     assert prober("fini_single", context) == 6
+
+
+def test_a_stream_over_its_deadline_is_cancelled(prober: Prober) -> None:
+    """One step that takes too long ends as an inference does: 5, and the reason is kept."""
+    context = prober.context("count")
+    assert prober.set_input(context, 0, np.array([99], np.int32)) == 0
+    assert prober("compute_single", context, deadline=Deadline(0.05)) == 5
+    assert isinstance(prober.nn.failure, DeadlineExceededError)
+
+
+# ---- backends of others ---------------------------------------------------------------------------------------------
+
+
+class Hostile:
+    """A plugin's backend at its worst: every method of its graph and context raises the same thing."""
+
+    inputs = outputs = CountingGraph.inputs
+    parallelism = 1
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+        self.armed = False
+
+    def _fail(self, *_arguments: object, **_named: object) -> Any:
+        if self.armed:
+            raise self._error
+
+    set_input = compute = compute_single = output = finish = cancel = close = _fail
+
+    def create_context(self) -> Any:
+        self._fail()
+        return self
+
+
+@pytest.mark.parametrize(
+    ("error", "errno"),
+    [
+        (KeyError("x"), 5),
+        (RuntimeError(), 5),
+        (InferenceError("x"), 5),
+        (ModelLoadError("x"), 5),
+        (SystemExit(3), 5),
+        (KeyboardInterrupt(), 5),
+        (RecursionError(), 5),
+        (InvalidTensorError("x"), 1),
+        (UnsupportedTargetError("x"), 6),
+        (LimitError("x"), 7),
+        (MemoryError(), 7),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_whatever_a_backend_raises_is_an_errno(sandbox: Sandbox, error: BaseException, errno: int) -> None:
+    """No exception crosses the guest; it is kept for whoever called the guest."""
+    graph = Hostile(error)
+
+    def load(*_arguments: object) -> Graph:
+        raise error
+
+    prober = probe(sandbox, {"hostile": cast("Graph", graph)}, load)
+    context = prober.context("hostile")
+    graph.armed = True
+    record = prober.record(np.array([1], np.int32))
+    calls = {"init_execution_context": (0, OUT), "set_input": (context, 0, record)}
+    calls |= dict.fromkeys(("compute", "compute_single", "fini_single"), (context,))
+    calls |= dict.fromkeys(("get_output", "get_output_single"), (context, 0, RESULT, 4, OUT))
+    for name, arguments in calls.items():
+        assert prober(name, *arguments) == errno, name
+        assert prober.nn.failure is error
+    assert prober.load([b"a", b"b"], OPENVINO) == errno
+    assert prober("unload", 0) == errno
+    assert prober("unload", 0) == 0  # its context is gone, however that went
+    assert prober.load_by_name("hostile") == 0
+    assert prober("init_execution_context", prober.number(), OUT) == errno
+    graph.armed = False
+    prober.handle("init_execution_context", prober.number())
+    graph.armed = True
+    prober.instance.close()

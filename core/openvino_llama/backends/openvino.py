@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -93,10 +93,16 @@ class OpenVINOBackend:
             model = self._read_files(files)
         return self._compile(model, device, {"CACHE_DIR": ""})  # the cache's disk is not for guests to fill
 
+    def try_out(self, files: Mapping[str, Path]) -> None:
+        """Read and compile a model's files as they are, and forget it; ModelLoadError if that fails."""
+        model = self._read_files(files)
+        with _as_load_error("compile"):
+            self._core.compile_model(model, "CPU")
+
     def _has(self, device: str) -> bool:
         return any(each == device or each.startswith(f"{device}.") for each in self.devices)
 
-    def _read_files(self, files: dict[str, Path]) -> ov.Model:
+    def _read_files(self, files: Mapping[str, Path]) -> ov.Model:
         model, weights = files["model"], files.get("weights")
         if model.suffix == ".xml":
             check_ir(model, weights or model.with_suffix(".bin"))

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from openvino_llama.errors import ConfigError, ModelLoadError
+from openvino_llama.errors import ModelLoadError
 
 __all__ = ["vet"]
 
@@ -65,14 +65,11 @@ def main(arguments: Sequence[str]) -> int:
     _limit(int(memory_mib), int(seconds))
 
     from openvino_llama.backends.openvino import OpenVINOBackend
-    from openvino_llama.config import ModelConfig
 
     pairs = (each.split("=", 1) for each in named)
-    files = {role: Path(path) for role, path in pairs}
-    config = ModelConfig(name="model", type="", task="", files=files, config=None)
     try:
-        OpenVINOBackend().open(config, lambda model, _inputs, _outputs: model)
-    except (ConfigError, ModelLoadError) as error:
+        OpenVINOBackend().try_out({role: Path(path) for role, path in pairs})
+    except ModelLoadError as error:
         print(error)
         return _REFUSED
     return 0

@@ -205,9 +205,11 @@ class WasiNN:
             return errno
 
     def close(self) -> None:
-        """Free all that the guest holds."""
+        """Free all that the guest holds, also if a backend fails at some of it."""
+        for handle in self._contexts.numbers():
+            self.call(WasiNN.finalize_execution_context, (handle,))
         for handle in self._graphs.numbers():
-            self.unload(handle)
+            self.call(WasiNN.unload, (handle,))
 
     def output_shapes(self) -> list[tuple[int, ...]]:
         """Shapes of the outputs of the newest context that has any: what the ABI does not tell the guest."""
@@ -319,10 +321,11 @@ class WasiNN:
 
     def unload(self, graph: int) -> int:
         """``unload``: frees a graph and its contexts."""
-        held = self._graphs.pop(graph)
+        self._graphs.get(graph)
         for handle, execution in self._contexts.items():
             if execution.graph == graph:
                 self.finalize_execution_context(handle)
+        held = self._graphs.pop(graph)
         if held.owned_bytes is not None:
             self._loaded_bytes -= held.owned_bytes
             held.graph.close()
