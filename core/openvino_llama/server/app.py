@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
-from litestar import Litestar, Request, Response
+from litestar import Litestar, Request, Response, Router
 from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
 from litestar.exceptions import MethodNotAllowedException, NotAuthorizedException, NotFoundException
@@ -63,12 +64,26 @@ def create_app(settings: Settings | None = None, plugins: Plugins | None = None)
 
 
 def _add_routes(app: Litestar, plugins: Plugins) -> None:
-    """The routes that plugins bring; one that clashes with another is left out."""
+    """The routes that plugins bring; what is no route, or one that is there already, is left out."""
     for handler in plugins.route_handlers():
         try:
-            app.register(handler)
+            clashes = _methods(Router("/", route_handlers=[handler])) & _methods(app)
+            if clashes:
+                logger.error("a plugin's route is left out: the server has %s already", sorted(clashes))
+            else:
+                app.register(handler)
         except Exception:
-            logger.exception("a route of a plugin is left out: %r", handler)
+            logger.exception("a plugin's route is left out: %r", handler)
+
+
+def _methods(router: Router) -> set[tuple[str, str]]:
+    """(path, method) of all routes; Litestar would let the last one of a pair win."""
+    return {
+        (re.sub(r"{[^}]*}", "{}", route.path), method)
+        for route in router.routes
+        for method in getattr(route, "methods", ())
+        if method != "OPTIONS"
+    }
 
 
 def _unmatched(api_key: str | None) -> ExceptionHandlersMap:
