@@ -1,0 +1,183 @@
+"""The clients in ``examples/clients`` against a running server."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlencode
+
+import httpx
+import numpy as np
+import openvino as ov
+import pytest
+from openvino import opset13 as ops
+from PIL import Image
+
+CLIENTS = Path(__file__).parent.parent / "examples" / "clients"
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The clients, two pictures, and a model that tells red from green and blue."""
+    folder = tmp_path_factory.mktemp("clients")
+    shutil.copytree(CLIENTS, folder, dirs_exist_ok=True)
+    Image.new("RGB", (400, 300), "red").save(folder / "red.png")
+    Image.new("RGB", (400, 300), "blue").save(folder / "blue.png")
+    (folder / "broken.png").write_bytes(b"this is no picture")
+    models = folder / "models"
+    pixels = ops.parameter([-1, 3, 8, 8], np.float32, name="pixels")
+    means = ops.softmax(ops.reduce_mean(pixels, np.array([2, 3])), 1)
+    ov.save_model(ov.Model([means], [pixels], "colours"), models / "colours.xml")
+    entry = {
+        "type": "vision",
+        "task": "classification",
+        "files": {"model": "colours.xml", "weights": "colours.bin"},
+        "config": {"labels": ["red", "green", "blue"], "preprocessing": {"normalize": {}}},
+    }
+    (models / "registry.json").write_text(json.dumps({"models": {"colours": entry}}))
+    return folder
+
+
+class Page(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder without a word."""
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture(scope="module")
+def origin(folder: Path) -> Iterator[str]:
+    """Where the page is served from."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Page, directory=folder)) as pages:
+        thread = threading.Thread(target=pages.serve_forever)
+        thread.start()
+        yield f"http://localhost:{pages.server_port}"
+        pages.shutdown()
+        thread.join()
+
+
+@contextmanager
+def serving(folder: Path, **environment: str) -> Iterator[str]:
+    """The address of a server."""
+    command = [sys.executable, "-m", "openvino_llama", "serve", "--port", "0", "--cache-dir", ""]
+    process = subprocess.Popen(command, cwd=folder, env=os.environ | environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process.stdout as stdout:
+        try:
+            yield stdout.readline().split()[-1]
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path, origin: str) -> Iterator[str]:
+    """A server that lets the page call it."""
+    with serving(folder, OVLLAMA_CORS_ORIGINS=origin) as address:
+        yield address
+
+
+def size(picture: Path) -> tuple[int, int]:
+    with Image.open(picture) as image:
+        return image.size
+
+
+def run(folder: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="no curl here")
+def test_curl(folder: Path, server: str) -> None:
+    """Every request of the script is answered, the last one with a problem."""
+    done = run(folder, "sh", "curl.sh", "red.png", server)
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert answers[0] == {"status": "ready"}
+    assert [model["id"] for model in answers[1]["models"]] == ["colours"]
+    assert answers[2]["results"][0]["label"] == "red"
+    assert answers[3]["status"] == 415
+    assert size(folder / "drawn.png") == (400, 300)
+
+
+def test_python(folder: Path, server: str) -> None:
+    """Results on stdout, the drawn picture in a file."""
+    done = run(folder, sys.executable, "python_client.py", "blue.png", "--server", server, "--drawn", "out.png")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["results"][0]["label"] == "blue"
+    assert size(folder / "out.png") == (400, 300)
+
+
+def test_python_shows_problems(folder: Path, server: str) -> None:
+    """As a sentence, with exit code 1."""
+    for arguments in (["broken.png"], ["red.png", "--model", "other"]):
+        done = run(folder, sys.executable, "python_client.py", *arguments, "--server", server)
+        assert done.returncode == 1
+        assert done.stderr.startswith("python_client: 40")
+        assert "Traceback" not in done.stderr
+
+
+def test_with_an_api_key(folder: Path) -> None:
+    """The key comes from the environment; without it there is a sentence."""
+    with serving(folder, OVLLAMA_API_KEY="a key") as address:
+        ask = (sys.executable, "python_client.py", "red.png", "--server", address)
+        assert "API key" in run(folder, *ask).stderr
+        assert run(folder, *ask, OVLLAMA_API_KEY="a key").returncode == 0
+        if shutil.which("curl"):
+            assert run(folder, "sh", "curl.sh", "red.png", address, OVLLAMA_API_KEY="a key").returncode == 0
+
+
+def browse(folder: Path, address: str) -> str:
+    """The page's document once it has settled."""
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000", "--dump-dom"]
+    profile = f"--user-data-dir={folder / 'profile'}"
+    return run(folder, str(BROWSER), *options, profile, address).stdout
+
+
+@pytest.mark.skipif(not BROWSER, reason="no browser here")
+def test_browser(folder: Path, origin: str, server: str) -> None:
+    """The page, from its own origin, lists the models, sends a picture and shows results and drawing."""
+    page = browse(folder, f"{origin}/browser.html?{urlencode({'server': server, 'picture': 'red.png'})}")
+    assert '<option value="colours">colours (classification)</option>' in page
+    assert "<td>red</td>" in page
+    assert 'src="blob:' in page
+
+
+@pytest.mark.skipif(not BROWSER, reason="no browser here")
+def test_browser_shows_problems(folder: Path, origin: str, server: str) -> None:
+    """The detail of a problem answer is readable from another origin."""
+    page = browse(folder, f"{origin}/browser.html?{urlencode({'server': server, 'picture': 'broken.png'})}")
+    assert '<p role="alert">400 Bad Request: ' in page
+
+
+@pytest.mark.skipif(not BROWSER, reason="no browser here")
+def test_pages_of_other_origins_get_nothing(folder: Path, origin: str, server: str) -> None:
+    """The same page, from an origin that the server does not name."""
+    other = origin.replace("localhost", "127.0.0.1")
+    page = browse(folder, f"{other}/browser.html?{urlencode({'server': server, 'picture': 'red.png'})}")
+    assert "<td>red</td>" not in page
+    assert '<p role="alert">Failed to fetch</p>' in page
+
+
+def test_the_pages_origin_is_allowed_by_default(folder: Path) -> None:
+    """http://localhost:8000, where the page's own words say that it is to be served."""
+    assert "http://localhost:8000" in (CLIENTS / "browser.html").read_text("utf-8")
+    with serving(folder) as address:
+        headers = {"Origin": "http://localhost:8000", "Access-Control-Request-Method": "POST"}
+        headers |= {"Access-Control-Request-Headers": "content-type,x-api-key"}
+        answer = httpx.options(f"{address}/infer/image", headers=headers, trust_env=False)
+    assert answer.status_code == 204
+    assert answer.headers["access-control-allow-origin"] == "http://localhost:8000"
+    assert "POST" in answer.headers["access-control-allow-methods"]
+    assert {"content-type", "x-api-key"} <= set(answer.headers["access-control-allow-headers"].lower().split(", "))
