@@ -239,3 +239,16 @@ def test_mobilenet(classify: Path, tmp_path: Path) -> None:
     for model in ("d/m.tflite", "d/m", "name:mobilenet"):
         result = run(classify, model, "-", "d/tensor", "3", "1", "224", "224", "3", **fields)
         assert (result.stdout, result.stderr) == (expected, "")
+
+
+def test_early_tensor_types(classify: Path, tmp_path: Path) -> None:
+    """A guest that calls u8 2 is told how it can be run, and then it can."""
+    support.serialized(support.same_type("u8"), tmp_path)
+    (tmp_path / "tensor").write_bytes(bytes([1, 2, 3]))
+    fields: dict[str, Any] = {"directories": (Directory(tmp_path, "d"),)}
+    arguments = ("d/model.xml", "d/model.bin", "d/tensor", "2", "3")
+    result = run(classify, *arguments, **fields)
+    assert result.returncode == 11
+    assert "early tensor types" in result.stderr
+    result = run(classify, *arguments, **fields, early_tensor_types=True)
+    assert (result.returncode, result.stderr) == (0, "")

@@ -194,8 +194,17 @@ def demo(models_dir: Path, mirror: Path | None, port: int | None, *, leave: bool
 )
 @click.option("--nn-graph", "graphs", multiple=True, metavar="NAME=PATH", help="A model that load_by_name finds.")
 @click.option("--env", "environment", multiple=True, metavar="K=V", help="A variable that the guest sees.")
+@click.option("--early-tensor-types", is_flag=True, help="For guests of the first wasi-nn: u8 is 2 and i32 is 3.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def run(guest: Path, dirs: Sequence[str], graphs: Sequence[str], environment: Sequence[str], arguments: Any) -> None:
+def run(
+    guest: Path,
+    dirs: Sequence[str],
+    graphs: Sequence[str],
+    environment: Sequence[str],
+    arguments: Sequence[str],
+    *,
+    early_tensor_types: bool,
+) -> None:
     """Run any WASI preview1 command module that uses wasi_ephemeral_nn, with OpenVINO behind it."""
     from openvino_llama.sandbox.command import Command, Directory, run_command
 
@@ -205,6 +214,7 @@ def run(guest: Path, dirs: Sequence[str], graphs: Sequence[str], environment: Se
         directories=tuple(Directory.parse(each) for each in dirs),
         environment=dict(_pair(each, "--env") for each in environment),
         graphs={name: Path(path) for name, path in (_pair(each, "--nn-graph") for each in graphs)},
+        early_tensor_types=early_tensor_types,
     )
     raise SystemExit(run_command(command))
 

@@ -65,6 +65,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     graphs: Mapping[str, Path] = {}
     """Name for ``load_by_name`` -> model file; an IR's weights are beside it."""
     limits: Limits = Limits(memory_mib=4096)
+    early_tensor_types: bool = False
+    """Whether the guest numbers tensor types as the first wasi-nn did: u8 2, i32 3."""
     deadline_s: float | None = None
     """Time that the guest may take, in seconds; None is for ever."""
 
@@ -82,7 +84,13 @@ def run_command(command: Command) -> int:
     backend = OpenVINOBackend(vet_guests=False)
     sandbox = Sandbox()
     try:
-        nn = WasiNN(_open_graphs(command, backend), backend.load, sandbox.watchdog, handles=command.limits.handles)
+        nn = WasiNN(
+            _open_graphs(command, backend),
+            backend.load,
+            sandbox.watchdog,
+            handles=command.limits.handles,
+            early_types=command.early_tensor_types,
+        )
         module = sandbox.compile(command.module)
         instance = sandbox.instantiate(module, nn, command.limits, _wasi(command))
         with _interruptible():

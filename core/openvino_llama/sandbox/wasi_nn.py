@@ -86,7 +86,8 @@ _STEPS = {
 _BUILDER = struct.Struct("<II")
 _TENSOR = struct.Struct("<IIB3xII")  # dims_ptr, dims_len, type, data_ptr, data_len; guests leave garbage in the padding
 _DATA_TYPES = (DataType.F16, DataType.F32, DataType.F64, DataType.U8, DataType.I32, DataType.I64)
-_NUMPY = tuple(each.numpy for each in _DATA_TYPES)
+_EARLY_DATA_TYPES = (DataType.F16, DataType.F32, DataType.U8, DataType.I32)
+"""As the first versions of the witx numbered them: published guests that pass pictures as u8 still say 2."""
 _MAX_RANK = 16
 _MAX_NAME = 4096
 _MAX_LOADED_BYTES = 512 << 20
@@ -161,16 +162,19 @@ class WasiNN:
         *,
         handles: int = 64,
         borrow: bool = False,
+        early_types: bool = False,
     ) -> None:
         """Make the state of a guest that may name ``graphs``.
 
         ``borrow`` lets inputs stay in guest memory instead of being copied at ``set_input``: only for guests that are
-        known to leave them alone until ``compute`` returns.
+        known to leave them alone until ``compute`` returns. ``early_types`` is for guests that were compiled with the
+        tensor types of the first wasi-nn.
         """
         self._named = graphs
         self._load = load
         self._watchdog = watchdog
         self._borrow = borrow
+        self._types = tuple(each.numpy for each in (_EARLY_DATA_TYPES if early_types else _DATA_TYPES))
         self._graphs: _Handles[_Loaded] = _Handles("graph", handles)
         self._contexts: _Handles[_Execution] = _Handles("execution context", handles)
         self._memory: GuestMemory | None = None
@@ -358,12 +362,16 @@ class WasiNN:
 
     def _array(self, shape: tuple[int, ...], kind: int, data: int, size: int) -> Any:
         """A view of the tensor's data, if its type is known and its size is the one that the shape says."""
-        if kind >= len(_NUMPY):
+        if kind >= len(self._types):
             raise InvalidTensorError(f"there is no tensor type {kind}")
-        expected = math.prod(shape) * _NUMPY[kind].itemsize  # Python's integers do not overflow
+        count = math.prod(shape)  # Python's integers do not overflow
+        expected = count * self._types[kind].itemsize
         if expected != size:
-            raise InvalidTensorError(f"a tensor of shape {list(shape)} has {expected} bytes, not {size}")
-        return self._own.array(data, shape, _NUMPY[kind])
+            raise InvalidTensorError(
+                f"a tensor of type {self._types[kind].name} and shape {list(shape)} has {expected} bytes, not {size}"
+                + _hint(kind, count, size)
+            )
+        return self._own.array(data, shape, self._types[kind])
 
     def _timed(self, run: Callable[[], Any], context: int) -> Any:
         started = time.perf_counter()
@@ -380,6 +388,14 @@ class WasiNN:
 
 
 _RANKS = tuple(struct.Struct(f"<{rank}I") for rank in range(_MAX_RANK + 1))
+
+
+def _hint(kind: int, count: int, size: int) -> str:
+    """What to say of a size that would be right if the guest numbered its types as the first wasi-nn did."""
+    early = _EARLY_DATA_TYPES[kind] if kind < len(_EARLY_DATA_TYPES) else None
+    if early is None or early is _DATA_TYPES[kind] or count * early.itemsize != size:
+        return ""
+    return f"; it fits {early.value}, which had the number {kind} in the first wasi-nn (early tensor types)"
 
 
 def _check_builders(encoding: Encoding, count: int) -> None:
