@@ -2,7 +2,4 @@
 
 from openvino_llama.cli.commands import main
 
-__all__: list[str] = []
-
-if __name__ == "__main__":
-    main(prog_name="ovllama")
+main(prog_name="ovllama")

@@ -23,7 +23,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     registry: Path = Path("models/registry.json")
     """``MODEL_REGISTRY_PATH``. Where it does not exist, the server starts without models."""
-    host: str = "127.0.0.1"
+    host: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
     """``OVLLAMA_HOST``."""
     port: Annotated[int, Meta(ge=0, le=65535)] = 3000
     """``OVLLAMA_PORT``; 0 picks a free one."""
@@ -100,5 +100,7 @@ def _split(text: str) -> list[str]:
 
 def _decode(kind: type, value: Any) -> Any:
     if kind is Path:
+        if not value:
+            raise ValueError("expected a path, not nothing")
         return Path(value)
     raise TypeError(f"cannot read a {kind}")
