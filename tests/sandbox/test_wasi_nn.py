@@ -21,6 +21,7 @@ from tests.sandbox.support import (
     RECORD,
     RESULT,
     TENSOR,
+    CountingContext,
     CountingGraph,
     Prober,
     probe,
@@ -711,3 +712,30 @@ def test_whatever_a_backend_raises_is_an_errno(sandbox: Sandbox, error: BaseExce
     prober.handle("init_execution_context", prober.number())
     graph.armed = True
     prober.instance.close()
+
+
+def test_a_backend_may_run_a_guest(sandbox: Sandbox, graphs: Mapping[str, Graph], backend: OpenVINOBackend) -> None:
+    """A guest within a guest's compute: each has its own state, deadline and error, before and after."""
+    inner = probe(sandbox, graphs, backend.load)
+
+    class Outer(CountingContext):
+        def compute(self) -> None:
+            context = inner.context("count")
+            assert inner.set_input(context, 0, np.array([3], np.int32)) == 0
+            assert inner("compute", context, deadline=Deadline(10)) == 0
+            assert inner.load_by_name("inner nobody") == 8
+            super().compute()
+
+    class OuterGraph(CountingGraph):
+        def create_context(self) -> CountingContext:
+            return Outer()
+
+    outer = probe(sandbox, {"outer": OuterGraph()}, backend.load)
+    context = outer.context("outer")
+    assert outer.set_input(context, 0, np.array([7], np.int32)) == 0
+    assert outer("compute", context, deadline=Deadline(10)) == 0
+    assert outer.nn.last_error == ""
+    assert outer.output(context, np.zeros(1, np.int32)).tolist() == [7]
+    assert outer.load_by_name("outer nobody") == 8
+    assert "outer nobody" in outer.nn.last_error
+    assert "inner nobody" in inner.nn.last_error

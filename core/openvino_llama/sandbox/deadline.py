@@ -51,7 +51,7 @@ class Watchdog:
 
     def __init__(self, tick: Callable[[], None]) -> None:
         self._tick = tick
-        self._watched: dict[int, tuple[Callable[[], None], Deadline]] = {}
+        self._watched: dict[object, tuple[Callable[[], None], Deadline]] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ovllama-watchdog", daemon=True)
@@ -82,7 +82,7 @@ class Watchdog:
         if deadline is None:
             yield
             return
-        key = threading.get_ident()
+        key = object()
         with self._lock:
             self._watched[key] = (cancel, deadline)
         try:

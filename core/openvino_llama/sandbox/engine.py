@@ -88,6 +88,7 @@ class Sandbox:
         remaining = deadline.remaining() if deadline else math.inf
         store.set_epoch_deadline(math.ceil(remaining / TICK_SECONDS) + 1 if deadline else _NEVER)
         nn.deadline, nn.failure = deadline, None
+        outer = getattr(self._running, "nn", None)  # a backend may run a guest of its own
         self._running.nn = nn
         try:
             return function()
@@ -96,7 +97,7 @@ class Sandbox:
         except wasmtime.WasmtimeError as error:
             raise GuestTrapError("the guest could not be called") from error
         finally:
-            self._running.nn = None
+            self._running.nn = outer
 
     def close(self) -> None:
         """End the watchdog; no guest may be running."""
