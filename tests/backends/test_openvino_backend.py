@@ -235,7 +235,7 @@ def test_cancel(open_model: Open) -> None:
         started = time.monotonic()
         with pytest.raises(InferenceError):
             context.compute()
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < 2
 
 
 @pytest.mark.parametrize(
