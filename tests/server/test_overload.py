@@ -153,13 +153,8 @@ def test_many_clients_that_leave(live: Live) -> None:
 
 def test_a_client_that_does_not_read(live: Live) -> None:
     """Its answer waits in a buffer; nobody else does."""
-    connection = live.connect()
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     body = json.dumps({"x": [[1.0, 2.0, 3.0, 4.0]] * 5000}).encode()
-    head = (
-        f"POST /infer/tiny HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    connection.sendall(head.encode() + body)
+    connection = send(live, "double", body)
     for _ in range(20):
         assert numbers(live.infer()) == [[2.0, 4.0, 6.0, 8.0]]
     hang_up(connection)
