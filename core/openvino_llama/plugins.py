@@ -230,7 +230,8 @@ def load_plugins(disabled: Iterable[str] = ()) -> Plugins:
             raise
         # A plugin's import runs its code: SystemExit and the like must not end the host either.
         except BaseException as error:
-            reason = f"{type(error).__name__}: {error}" if not isinstance(error, PluginError) else str(error)
+            text = f"{type(error).__name__}: {error}" if not isinstance(error, PluginError) else str(error)
+            reason = " ".join(text.split())
             logger.error("plugin %s (%s %s) left out: %s", entry.name, distribution, version, reason)
             where = traceback.format_exc()
             plugins.note(msgspec.structs.replace(found, status="failed", reason=reason, traceback=where))
