@@ -30,9 +30,9 @@ OPENVINO_LLAMA_API = 1
 def model_types():
     return [ModelType(name="NAME", config=Config, tasks=("t",), endpoint="NAME", accepts=("text/plain",))]
 """
-TYPES = (
-    'def model_types(): return [ModelType(name="bad", config=Config, tasks=("t",), endpoint="bad", accepts=("a/b",), '
-)
+TYPES = """def model_types():
+    return [ModelType(name="bad", config=Config, tasks=("t",), endpoint="bad", accepts=("a/b",), parameters=P)]
+"""
 
 
 def good(name: str = "other", more: str = "") -> str:
