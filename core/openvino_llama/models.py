@@ -180,7 +180,7 @@ class Models:
             serving = self._serving(name, entry, locate)
         except OpenVINOLlamaError as error:
             model.fail(str(error))
-            logger.error("model %s failed to load: %s", name, error)
+            logger.info("model %s failed to load: %s", name, error)
             raise
         # Hooks of plugins ran: SystemExit and the like must not end whoever waits for this thread.
         except BaseException as error:

@@ -33,6 +33,10 @@ class _Commands(click.Group):
             if ctx.params.get("verbose"):
                 logging.getLogger(__name__).error("the error behind it", exc_info=error)
             raise click.ClickException(str(error)) from None
+        except BrokenPipeError:
+            raise  # click's own
+        except OSError as error:
+            raise click.ClickException(f"{error.filename or 'the system'}: {error.strerror or error}") from None
 
 
 class _Command(click.Command):
@@ -113,7 +117,7 @@ def infer(model: str, file: Path, parameters: Sequence[str], **options: Any) -> 
     settings = _settings(registry=options.pop("registry"))
     content = infer_file(settings, model, file, given, **options)
     with click.open_file(str(output), "wb") as target:
-        target.write(content + (b"\n" if content[:1] == b"{" else b""))
+        target.write(content)
 
 
 @main.command(**_example("ovllama models --registry models/registry.json"))

@@ -55,7 +55,7 @@ def infer_file(
         result = job.future.result()
     if isinstance(result, Reply):
         return result.body
-    return msgspec.json.encode({"model_type": entry.type, "task": entry.task, "results": result})
+    return msgspec.json.encode({"model_type": entry.type, "task": entry.task, "results": result}) + b"\n"
 
 
 def _request(

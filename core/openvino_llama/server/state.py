@@ -129,8 +129,8 @@ class Server:
         """Load one model; what goes wrong is the model's state from then on and does not stop the others."""
         try:
             self.models.load(name, entry, self.locate)
-        except OpenVINOLlamaError:
-            pass  # logged, and kept with the model
+        except OpenVINOLlamaError as error:
+            logger.error("model %s failed to load: %s", name, error)
         except Exception:
             logger.exception("model %s failed to load", name)
 

@@ -1,0 +1,258 @@
+"""``ovllama``: help with examples, human errors, one inference without a server, models, pull."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+from tests.distributions import write_distribution, write_tiny
+
+from openvino_llama import __version__
+from openvino_llama.cli import commands
+from openvino_llama.cli.commands import main
+from tests import graphs
+
+COMMANDS = sorted(main.commands)
+BODY = json.dumps({"x": [[1, 2, 3, 4]]})
+ANSWER = {"model_type": "tiny", "task": "double", "results": {"y": [[2, 4, 6, 8]]}}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny plugin, and one that knows a model that can be pulled."""
+    folder = tmp_path_factory.mktemp("site")
+    write_tiny(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder with its registry."""
+    made = tmp_path_factory.mktemp("root") / "models"
+    made.mkdir()
+    graphs.save(graphs.double(), made / "double.xml")
+    entry = {"type": "tiny", "task": "double", "files": {"model": "double.xml"}}
+    models = {
+        "double": entry,
+        "missing": entry | {"files": {"model": "missing.xml"}},
+        "wrong": {"type": "tiny"},
+        "unknown": entry | {"type": "unknown"},
+    }
+    (made / "registry.json").write_text(json.dumps({"models": models}))
+    (made / "good.json").write_text(json.dumps({"models": {"double": entry}}))
+    (made / "empty.json").write_text('{"models": {}}')
+    (made / "request.json").write_text(BODY)
+    return made
+
+
+def ovllama(site: Path, *arguments: str, stdin: bytes = b"", **variables: str) -> subprocess.CompletedProcess[bytes]:
+    """Run the command as somebody would, with the tiny plugin installed."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OVLLAMA", "MODEL_", "DEFAULT_"))}
+    env = kept | {"PYTHONPATH": str(site), "OVLLAMA_CACHE_DIR": "", "OVLLAMA_DISABLED_PLUGINS": "vision"} | variables
+    command = [sys.executable, "-m", "openvino_llama", *arguments]
+    return subprocess.run(command, input=stdin, capture_output=True, env=env, timeout=60, check=False)
+
+
+def failed(done: subprocess.CompletedProcess[bytes]) -> str:
+    """The one line that a failed command says."""
+    text = done.stderr.decode()
+    assert done.returncode != 0
+    assert "Traceback" not in text
+    assert text.startswith(("Error: ", "Usage: ")), text
+    return text.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself_with_an_example(name: str) -> None:
+    """``--help`` says what it does and ends with an example whose options exist."""
+    done = CliRunner().invoke(main, [name, "--help"])
+    assert done.exit_code == 0
+    text, _, example = done.output.partition("Example:\n")
+    assert f"ovllama {name}" in example
+    assert main.commands[name].help
+    for word in example.split():
+        assert not word.startswith("--") or word == "--" or word in text
+
+
+def test_the_commands_are_those_of_the_documentation() -> None:
+    """None is forgotten here."""
+    assert COMMANDS == ["demo", "infer", "models", "plugins", "pull", "run", "serve"]
+    assert isinstance(main, click.Group)
+
+
+def test_version_and_short_help() -> None:
+    """``--version``; ``-h`` is ``--help``."""
+    assert CliRunner().invoke(main, ["--version"]).output == f"ovllama, version {__version__}\n"
+    assert CliRunner().invoke(main, ["-h"]).output == CliRunner().invoke(main, ["--help"]).output
+
+
+def test_infer_reads_a_file(site: Path, folder: Path) -> None:
+    """Its media type is guessed from its name; the answer is that of the server, on a line."""
+    done = ovllama(site, "infer", "double", str(folder / "request.json"), "--registry", str(folder / "good.json"))
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(done.stdout) == ANSWER
+    assert done.stdout.endswith(b"}\n")
+
+
+def test_infer_reads_stdin_and_takes_parameters(site: Path, folder: Path) -> None:
+    """``-`` with --media-type; NAME=VALUE; the registry from the environment."""
+    body = json.dumps({"x": [[0.1234, 0, 0, 0]]}).encode()
+    arguments = ("infer", "double", "-", "--media-type", "application/json", "digits=1")
+    done = ovllama(site, *arguments, stdin=body, MODEL_REGISTRY_PATH=str(folder / "good.json"))
+    assert json.loads(done.stdout)["results"]["y"][0][0] == pytest.approx(0.2)
+
+
+def test_infer_writes_what_is_wanted(site: Path, folder: Path, tmp_path: Path) -> None:
+    """``--accept`` picks the answer's form, ``-o`` its place."""
+    arguments = ("infer", "double", str(folder / "request.json"), "--registry", str(folder / "good.json"))
+    done = ovllama(site, *arguments, "--accept", "text/plain", "-o", str(tmp_path / "answer"))
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert (tmp_path / "answer").read_text() == "{'y': [[2.0, 4.0, 6.0, 8.0]]}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nobody", "REQUEST"], "has no model 'nobody'; it has double"),
+        (["wrong", "REQUEST"], "registry.json: model 'wrong', field 'task'"),
+        (["missing", "REQUEST"], "model 'missing', field 'files.model': file 'missing.xml': there is no such file"),
+        (["unknown", "REQUEST"], "no installed plugin serves models of type 'unknown'"),
+        (["double", "/no/such/file"], "File '/no/such/file' does not exist."),
+        (["double", "FOLDER"], "is a directory"),
+        (["double", "REGISTRY-TEXT"], "expected application/json, multipart/form-data"),
+        (["double", "REQUEST", "--media-type", "image/png"], "expected application/json, multipart/form-data"),
+        (["double", "-"], "of an unknown type"),
+        (["double", "REQUEST", "--accept", "image/png"], "--accept: expected one of application/json, text/plain"),
+        (["double", "REQUEST", "digits"], "NAME=VALUE"),
+        (["double", "REQUEST", "digits=x"], "digits"),
+        (["double", "REQUEST", "nothing=1"], "nothing"),
+        (["double", "-", "--media-type", "application/json"], "is empty"),
+        (["double", "REQUEST", "-o", "/no/such/folder/x"], "No such file or directory"),
+        (["double", "BAD"], "expected rows of numbers of one length"),
+        (["double", "SHAPE"], "expected shape [-1, 4], got [1, 2]"),
+        (["double", "RAISES"], "the request failed unexpectedly"),
+        (["double"], "Missing argument 'FILE'"),
+    ],
+)
+def test_infer_fails_in_a_line(site: Path, folder: Path, tmp_path: Path, arguments: list[str], said: str) -> None:
+    """Every error names what is wrong."""
+    (tmp_path / "bad.json").write_text('{"x": [[1], [2, 3]]}')
+    (tmp_path / "shape.json").write_text('{"x": [[1, 2]]}')
+    (tmp_path / "raises.json").write_text('{"raises": "KeyError"}')
+    (tmp_path / "text.txt").write_text("x")
+    places = {
+        "REQUEST": folder / "request.json",
+        "FOLDER": folder,
+        "REGISTRY-TEXT": tmp_path / "text.txt",
+        "BAD": tmp_path / "bad.json",
+        "SHAPE": tmp_path / "shape.json",
+        "RAISES": tmp_path / "raises.json",
+    }
+    given = [str(places.get(each, each)) for each in arguments]
+    done = ovllama(site, "infer", *given, "--registry", str(folder / "registry.json"))
+    if arguments[1:] == ["RAISES"]:  # the log has the error
+        assert done.returncode == 1
+        assert (
+            done.stderr.decode().rstrip().splitlines()[-1]
+            == "Error: the request failed unexpectedly; the log has the error"
+        )
+    else:
+        assert said in failed(done)
+
+
+def test_models_lists_the_registry_and_its_problems(site: Path, folder: Path) -> None:
+    """Problems go to stderr and make the exit code 1."""
+    done = ovllama(site, "models", "--registry", str(folder / "good.json"))
+    assert done.stdout.split() == [b"double", b"tiny", b"double", b"CPU"]
+    done = ovllama(site, "models", "--registry", str(folder / "registry.json"))
+    assert done.returncode == 1
+    assert b"model 'wrong', field 'task'" in done.stderr
+    done = ovllama(site, "models", "--registry", str(folder / "empty.json"))
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert b"has no models; ovllama pull adds some" in done.stderr
+
+
+@pytest.mark.parametrize("registry", ["none.json", "", "request.json", "double.bin", "."])
+def test_models_of_what_is_no_registry(site: Path, folder: Path, registry: str) -> None:
+    """A line that says so."""
+    assert failed(ovllama(site, "models", "--registry", str(folder / registry) if registry else ""))
+
+
+@pytest.fixture
+def pullable(tmp_path: Path, folder: Path) -> tuple[Path, Path]:
+    """A site with a plugin that knows the model "pulled", and a mirror that has its files."""
+    mirror, site = tmp_path / "mirror", tmp_path / "site"
+    mirror.mkdir()
+    site.mkdir()
+    files = {}
+    for role, name in (("model", "double.xml"), ("weights", "double.bin")):
+        content = (folder / name).read_bytes()
+        (mirror / f"any-{name}").write_bytes(content)
+        digest = hashlib.sha256(content).hexdigest()
+        files[role] = {
+            "source": f"file:{mirror / name}",
+            "path": f"pulled/{name}",
+            "sha256": digest,
+            "size": len(content),
+        }
+    index: dict[str, Any] = {
+        "models": {
+            "pulled": {
+                "description": "Doubles",
+                "license": "Apache-2.0",
+                "entry": {"type": "tiny", "task": "double"},
+                "files": files,
+            }
+        }
+    }
+    (site / "index.json").write_text(json.dumps(index))
+    write_tiny(site)
+    code = "from pathlib import Path\nfrom openvino_llama import hookimpl\nOPENVINO_LLAMA_API = 1\n@hookimpl\n"
+    code += f"def model_index(): return Path({str(site / 'index.json')!r})\n"
+    write_distribution(site, "index", code)
+    return site, mirror
+
+
+def test_pull_lists_fetches_and_registers(pullable: tuple[Path, Path], tmp_path: Path) -> None:
+    """From a mirror, by sha256; the model is then served by its name."""
+    site, mirror = pullable
+    listed = ovllama(site, "pull")
+    assert b"pulled" in listed.stdout, listed.stderr
+    models = tmp_path / "models"
+    done = ovllama(site, "pull", "pulled", "--models-dir", str(models), "--mirror", str(mirror))
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "request.json").write_text(BODY)
+    arguments = ("infer", "pulled", str(tmp_path / "request.json"), "--registry", str(models / "registry.json"))
+    assert json.loads(ovllama(site, *arguments).stdout) == ANSWER
+
+
+def test_pull_fails_in_a_line(pullable: tuple[Path, Path], tmp_path: Path) -> None:
+    """An unknown model, a mirror that is no folder."""
+    site, _ = pullable
+    assert "no model 'nobody' is known" in failed(ovllama(site, "pull", "nobody", "--models-dir", str(tmp_path)))
+    assert "does not exist" in failed(ovllama(site, "pull", "pulled", "--mirror", str(tmp_path / "none")))
+
+
+def test_verbose_shows_the_cause(site: Path, folder: Path) -> None:
+    """``-v`` logs what is behind an error."""
+    arguments = ("infer", "missing", str(folder / "request.json"), "--registry", str(folder / "registry.json"))
+    done = ovllama(site, "-v", *arguments)
+    assert b"Traceback" in done.stderr
+    assert done.stderr.rstrip().splitlines()[-1].startswith(b"Error: model 'missing'")
+
+
+def test_nothing_heavy_is_imported_for_help(site: Path) -> None:
+    """``ovllama --help`` answers before OpenVINO could be loaded."""
+    code = "import sys; from openvino_llama.cli import commands; print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for heavy in ("openvino'", "wasmtime'", "litestar'", "numpy'", "httpx'"):
+        assert f"'{heavy}" not in done.stdout
+    assert commands.__doc__

