@@ -59,6 +59,7 @@ class OpenVINOBackend:
 
     def __init__(self, cache_dir: Path | None = None, *, vet_guests: bool = True) -> None:
         """``vet_guests`` is whether a model that comes out of a guest's memory is tried in a child process first."""
+        _warm_up()
         self._core = ov.Core()
         self._vet_guests = vet_guests
         # A mapped weights file that is replaced while it is served would take the process down with SIGBUS.
@@ -228,6 +229,16 @@ class OpenVINOContext:
         self._results = None
         if request is not None:
             self._graph.give(request)
+
+
+def _warm_up() -> None:
+    """Make OpenVINO's first conversion of a tensor happen here, on one thread.
+
+    It initialises a static variable of the bindings and lets go of the GIL meanwhile: two workers whose first
+    conversions meet would wait for each other, one for the variable and one for the GIL, for ever.
+    """
+    tensor = ov.Tensor(np.zeros(1, np.uint8), shared_memory=True)
+    _ = tensor.data
 
 
 @contextmanager
