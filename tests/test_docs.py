@@ -320,7 +320,7 @@ def test_every_module_says_what_it_does() -> None:
 def modules(package: Any) -> list[Any]:
     """A package and everything below it."""
     found = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
-    return [package, *(importlib.import_module(each.name) for each in found)]
+    return [package, *(importlib.import_module(each.name) for each in found if not each.name.endswith("__main__"))]
 
 
 def kind_and_name(name: str) -> tuple[int, str]:
@@ -377,6 +377,17 @@ def test_tools_are_pinned() -> None:
     lines = text(ROOT / "requirements-dev.txt").splitlines()
     required = [line for line in lines if line and not line.startswith(("#", "-e "))]
     assert [line for line in required if not re.fullmatch(r"[\w-]+==[\w.]+", line)] == []
+
+
+def test_the_lowest_versions_are_those_that_are_promised() -> None:
+    """What ``tox -e lowest`` installs is what the distributions' ranges begin with."""
+    stated = [*project(ROOT)["dependencies"], *project(ROOT)["optional-dependencies"]["hf"]]
+    stated += [each for each in project(ROOT / "plugins" / "vision")["dependencies"] if "llama" not in each]
+    lowest = dict(re.findall(r"^([\w-]+)==([\d.]+)$", text(ROOT / "requirements-lowest.txt"), re.MULTILINE))
+    for requirement in stated:
+        name, low = re.findall(r"^([\w-]+)>=([\d.]+)", requirement)[0]
+        assert f"{lowest[name]}.0.0".startswith(f"{low}."), requirement
+    assert len(lowest) == len({requirement.partition(">=")[0] for requirement in stated})
 
 
 def anchors(path: Path) -> set[str]:

@@ -372,7 +372,7 @@ class TestWheel:
         make_wheel(wheelhouse, members)
         self.fails(models, message)
 
-    @pytest.mark.parametrize("real", [BODY + b"much more" * 1000, BODY[:-1]])
+    @pytest.mark.parametrize("real", [BODY + b"much more" * 1000, BODY[:-1]], ids=["longer", "shorter"])
     def test_a_member_that_lies_about_its_size(self, wheelhouse: Path, models: Path, real: bytes) -> None:
         path = make_wheel(wheelhouse, {"some_model/model.bin": real})
         sizes = (len(real).to_bytes(4, "little"), len(BODY).to_bytes(4, "little"))
