@@ -128,7 +128,7 @@ def test_the_wrapper_sees_other_plugins_calls(caplog: pytest.LogCaptureFixture) 
 
     import msgspec
 
-    from openvino_llama import ModelType, hookimpl
+    from openvino_llama import ModelType, Preprocessed, hookimpl
     from openvino_llama.plugins import Plugins
 
     class Empty(msgspec.Struct):
@@ -139,11 +139,16 @@ def test_the_wrapper_sees_other_plugins_calls(caplog: pytest.LogCaptureFixture) 
         return [ModelType(name="tiny", config=Empty, tasks=("any",), endpoint="tiny", accepts=("text/plain",))]
 
     @hookimpl
+    def preprocess() -> Preprocessed:
+        return Preprocessed({})
+
+    @hookimpl
     def postprocess(outputs: object) -> object:
         return outputs
 
     owner, wrapper = types.ModuleType("owner"), types.ModuleType("wrapper")
-    vars(owner).update(OPENVINO_LLAMA_API=1, model_types=model_types, postprocess=postprocess)
+    hooks = {"model_types": model_types, "preprocess": preprocess, "postprocess": postprocess}
+    vars(owner).update(hooks, OPENVINO_LLAMA_API=1)
     vars(wrapper).update(run_block("wrapper"))
     plugins = Plugins()
     plugins.add(owner, name="owner")

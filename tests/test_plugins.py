@@ -29,7 +29,12 @@ OPENVINO_LLAMA_API = 1
 @hookimpl
 def model_types():
     return [ModelType(name="NAME", config=Config, tasks=("t",), endpoint="NAME", accepts=("text/plain",))]
+@hookimpl
+def preprocess(config, request): pass
+@hookimpl
+def postprocess(config, outputs, context): pass
 """
+PLAIN = GOOD.partition("@hookimpl")[0]
 TYPES = """def model_types():
     return [ModelType(name="bad", config=Config, tasks=("t",), endpoint="bad", accepts=("a/b",), parameters=P)]
 """
@@ -85,6 +90,34 @@ BAD = {
         "PluginValidationError: ",
     ),
     "no-generator": (good("bad", "@hookimpl(wrapper=True)\ndef preprocess(config): pass\n"), "PluginValidationError: "),
+    "no-preprocess": (
+        good("bad").replace("def preprocess(config, request)", "def validate_model(config)"),
+        "it registers model type 'bad', but has no hook 'preprocess'",
+    ),
+    "no-postprocess": (
+        good("bad", "postprocess = None\n"),
+        "it registers model type 'bad', but has no hook 'postprocess'",
+    ),
+    "wraps-its-own": (
+        good("bad", "@hookimpl(wrapper=True)\ndef postprocess(): return (yield)\n"),
+        "it registers model type 'bad', but has no hook 'postprocess'",
+    ),
+    "wraps-a-contribution": (
+        PLAIN + "@hookimpl(wrapper=True)\ndef model_types(): return (yield)\n",
+        "hook 'model_types' cannot be wrapped; only prepare_model, ",
+    ),
+    "wraps-the-life-cycle": (
+        PLAIN + "@hookimpl(hookwrapper=True)\ndef model_loaded(): yield\n",
+        "hook 'model_loaded' cannot be wrapped; only prepare_model, ",
+    ),
+    "no-types": (
+        PLAIN + "@hookimpl\ndef prepare_model(model): pass\n",
+        "hook 'prepare_model' would never be called: the plugin registers no model type",
+    ),
+    "unmarked-types": (
+        good("bad").replace("@hookimpl\ndef model_types", "def model_types"),
+        "hook 'preprocess' would never be called: the plugin registers no model type",
+    ),
     "types-raise": (good("bad", "@hookimpl\ndef model_types(): raise KeyError('x')\n"), "KeyError: 'x'"),
     "types-exit": (good("bad", "@hookimpl\ndef model_types(): raise SystemExit(1)\n"), "SystemExit: 1"),
     "types-none": (good("bad", "@hookimpl\ndef model_types(): return None\n"), "TypeError: "),
@@ -148,6 +181,15 @@ def test_nothing_of_a_bad_plugin_stays(install: Install) -> None:
     assert counts == {"a_bad": 0, "b_bad": 0, "c_good": 1}
     plugins.add(PluginOf("bad"), name="a-bad")
     assert set(plugins.model_types) == {"bad", "other"}
+
+
+def test_a_function_that_is_not_marked_is_no_hook(install: Install) -> None:
+    """A plugin that registers nothing may have a function, or anything else, named as a hook is."""
+    install("a-helper", PLAIN + "def model_types(): raise RuntimeError\npreprocess = 3\n")
+    install("b-class", PLAIN + "from openvino_llama import ModelConfig\nmodel_types = ModelConfig\n")
+    plugins = loaded("a-helper", "b-class")
+    assert [report.status for report in plugins.reports if report.status != "disabled"] == ["loaded", "loaded"]
+    assert not plugins.model_types
 
 
 def test_names_are_taken_once(install: Install) -> None:

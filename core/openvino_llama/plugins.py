@@ -1,7 +1,8 @@
 """Plugins: found by entry point, loaded one by one, and called through a typed facade over pluggy.
 
-A plugin that fails to import, has the wrong API version, misspells a hook or clashes with another's model type is
-reported and left out; everything else runs. pluggy's ``Any`` stops here. Knows nothing of what the hooks are about.
+A plugin that fails to import, has the wrong API version, misspells a hook, has hooks that would never run, lacks some
+that its models need, or clashes with another's model type is reported and left out; everything else runs. pluggy's
+``Any`` stops here. Knows nothing of what the hooks are about.
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
 __all__ = ["LoadedPlugin", "ModelHooks", "PluginReport", "Plugins", "load_plugins"]
 
 logger = logging.getLogger(__name__)
+
+_PIPELINE = ("prepare_model", "validate_model", "inferencer_module", "preprocess", "postprocess")
+"""Hooks that are called for one model, and the only ones that can be wrapped."""
+_NEEDED = ("preprocess", "postprocess")
+"""Hooks that whoever registers a model type must have."""
 
 
 class PluginReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -62,7 +68,7 @@ class ModelHooks:
 
     def __init__(self, manager: pluggy.PluginManager, owner: Any) -> None:
         def bound(hook: str) -> Any:
-            return manager.subset_hook_caller(hook, _others(manager, hook, owner))
+            return manager.subset_hook_caller(hook, _excluded(manager, hook, owner))
 
         self.prepare_model: Callable[..., ov.Model | None] = bound("prepare_model")
         self.validate_model: Callable[..., None] = bound("validate_model")
@@ -71,7 +77,7 @@ class ModelHooks:
         self.postprocess: Callable[..., Any] = bound("postprocess")
 
 
-def _others(manager: pluggy.PluginManager, hook: str, owner: Any) -> list[Any]:
+def _excluded(manager: pluggy.PluginManager, hook: str, owner: Any) -> list[Any]:
     """Plugins that are not the owner and whose implementation of the hook is not a wrapper."""
     implementations = getattr(manager.hook, hook).get_hookimpls()
     return [each.plugin for each in implementations if each.plugin is not owner and not _wraps(each)]
@@ -108,8 +114,10 @@ class Plugins:
             raise PluginError(f"a plugin named {name!r}, or the same one under another name, is loaded already")
         try:
             self._manager.register(module, name)
-            self._check_hooks()
-            types = self._own_types(module)
+            own = self._own_hooks(module)
+            _check_wrappers(own)
+            types = self._own_types(own)
+            _check_pipeline(own, types)
         except BaseException:
             self._manager.unregister(name=name)
             raise
@@ -186,10 +194,11 @@ class Plugins:
             except (Exception, SystemExit):
                 logger.exception("hook %s of plugin %s failed", hook, implementation.plugin_name)
 
-    def _own_types(self, module: Any) -> tuple[ModelType, ...]:
-        if not hasattr(module, "model_types"):
+    def _own_types(self, own: Mapping[str, pluggy.HookImpl]) -> tuple[ModelType, ...]:
+        if "model_types" not in own:
             return ()
-        types = tuple(module.model_types())
+        answer: Any = own["model_types"].function()
+        types: tuple[ModelType, ...] = tuple(answer)
         owners = {name: loaded.report.distribution or loaded.report.name for name, loaded in self._owners.items()}
         endpoints = {each.endpoint: each.name for each in self._types.values()}
         for each in types:
@@ -204,14 +213,41 @@ class Plugins:
             endpoints[each.endpoint] = each.name
         return types
 
-    def _check_hooks(self) -> None:
-        """Raise PluginError for a function that is marked as a hook and is none."""
+    def _own_hooks(self, module: Any) -> dict[str, pluggy.HookImpl]:
+        """The module's hooks by name; PluginError for a function that is marked as a hook and is none."""
+        own = {
+            name: implementation
+            for name, caller in vars(self._manager.hook).items()
+            if not name.startswith("_")
+            for implementation in caller.get_hookimpls()
+            if implementation.plugin is module
+        }
         known = [name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), f"{PROJECT}_spec")]
-        for name, caller in vars(self._manager.hook).items():
-            if name not in known and not name.startswith("_") and caller.get_hookimpls():
+        for name in own:
+            if name not in known:
                 close = difflib.get_close_matches(name, known, n=1)
                 hint = f"; is {close[0]!r} meant?" if close else ""
                 raise PluginError(f"there is no hook {name!r}{hint}")
+        return own
+
+
+def _check_wrappers(own: Mapping[str, pluggy.HookImpl]) -> None:
+    """Raise PluginError for a wrapper that nothing would call."""
+    for name, implementation in own.items():
+        if _wraps(implementation) and name not in _PIPELINE:
+            raise PluginError(f"hook {name!r} cannot be wrapped; only {', '.join(_PIPELINE)} can")
+
+
+def _check_pipeline(own: Mapping[str, pluggy.HookImpl], types: Sequence[ModelType]) -> None:
+    """Raise PluginError for model types that could not answer, and for hooks of models that there are none of."""
+    answering = [name for name in _PIPELINE if name in own and not _wraps(own[name])]
+    missing = [name for name in _NEEDED if name not in answering]
+    if types and missing:
+        raise PluginError(f"it registers model type {types[0].name!r}, but has no hook {missing[0]!r}")
+    if answering and "model_types" not in own:
+        raise PluginError(
+            f"hook {answering[0]!r} would never be called: the plugin registers no model type, and it is no wrapper"
+        )
 
 
 def load_plugins(disabled: Iterable[str] = ()) -> Plugins:
