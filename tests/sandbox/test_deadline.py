@@ -45,6 +45,22 @@ def test_it_ticks() -> None:
     watchdog.close()
 
 
+def test_it_catches_up() -> None:
+    """Ticks that a busy process has made late come together: they say what time it is."""
+    ticks: list[float] = []
+
+    def tick() -> None:
+        ticks.append(time.monotonic())
+        if len(ticks) % 5 == 0:
+            time.sleep(5 * TICK_SECONDS)
+
+    started = time.monotonic()
+    watchdog = Watchdog(tick)
+    time.sleep(50 * TICK_SECONDS)
+    watchdog.close()
+    assert len(ticks) > 0.75 * (time.monotonic() - started) / TICK_SECONDS
+
+
 def test_what_overruns_is_cancelled_again_and_again(watchdog: Watchdog) -> None:
     """Until it has ended: a cancel that came too early is not the last."""
     cancelled = threading.Semaphore(0)

@@ -18,7 +18,7 @@ from openvino_llama.backends.openvino import OpenVINOBackend
 from openvino_llama.config import Limits
 from openvino_llama.errors import DeadlineExceededError, GuestTrapError, LimitError, ModelLoadError
 from openvino_llama.sandbox import engine
-from openvino_llama.sandbox.calls import GuestExitError
+from openvino_llama.sandbox.calls import BoxedCalls, GuestExitError
 from openvino_llama.sandbox.deadline import Deadline
 from openvino_llama.sandbox.engine import Sandbox
 from openvino_llama.sandbox.guest import BUILT_IN, Guest
@@ -63,6 +63,45 @@ def test_a_guest_that_never_ends_is_stopped(sandbox: Sandbox, name: str) -> None
         instance.call(instance.function(name), deadline=Deadline(SECONDS))
     assert SECONDS <= time.monotonic() - started < SECONDS + TOLERANCE
     assert instance.call(instance.function("echo", 1), 7, deadline=Deadline(SECONDS)) == 7
+
+
+@pytest.mark.usefixtures("neighbour")
+@pytest.mark.parametrize("name", ["spin", "grow_for_ever"])
+def test_a_cancelled_guest_is_stopped(sandbox: Sandbox, name: str) -> None:
+    """Who has left does not keep a worker busy, as far as wasmtime's raw functions are there."""
+    if isinstance(sandbox.calls, BoxedCalls):
+        pytest.skip("the public API of wasmtime fixes deadlines when a call begins")
+    instance, deadline = mischief(sandbox), Deadline(60)
+    timer = threading.Timer(SECONDS, deadline.cancel)
+    timer.start()
+    started = time.monotonic()
+    with pytest.raises(DeadlineExceededError, match="stopped at its deadline"):
+        instance.call(instance.function(name), deadline=deadline)
+    assert SECONDS <= time.monotonic() - started < SECONDS + TOLERANCE
+    assert instance.call(instance.function("echo", 1), 7, deadline=Deadline(SECONDS)) == 7
+
+
+def test_a_deadline_is_kept_while_python_is_busy(sandbox: Sandbox) -> None:
+    """Threads that want the GIL make the watchdog late, not the deadline long."""
+    done = threading.Event()
+
+    def work() -> None:
+        while not done.is_set():
+            sum(range(1000))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        instance = mischief(sandbox)
+        started = time.monotonic()
+        with pytest.raises(DeadlineExceededError):
+            instance.call(instance.function("spin"), deadline=Deadline(5 * SECONDS))
+        assert time.monotonic() - started < 5 * SECONDS + 1.0
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
 
 
 @pytest.mark.usefixtures("neighbour")

@@ -8,6 +8,7 @@ behind one protocol, both are tested, and the installed wasmtime decides. Knows 
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ from openvino_llama.errors import GuestTrapError
 __all__ = [
     "BoxedCalls",
     "CallingConvention",
+    "GoesOn",
     "GuestExitError",
     "GuestInterruptedError",
     "HostFunction",
@@ -31,8 +33,17 @@ HostFunction = Callable[..., int]
 """Takes unsigned 32-bit integers, returns one; never raises."""
 
 
+GoesOn = Callable[[], bool]
+"""Whether the guest that runs on this thread may go on; never raises."""
+
+_INTERRUPTED = "stopped by the host"
+
+
 class GuestInterruptedError(GuestTrapError):
-    """The epoch deadline of the store has passed while the guest ran."""
+    """The guest ran on after its deadline."""
+
+    def __init__(self) -> None:
+        super().__init__("the guest ran past its deadline")
 
 
 class GuestExitError(GuestTrapError):
@@ -57,6 +68,12 @@ class CallingConvention(Protocol):
         It gives the result, signed; 0 if the function has none. Its type must have been checked. It raises
         GuestTrapError, GuestInterruptedError or GuestExitError. Only the store's own thread may call it.
         """
+
+    def watch(self, store: wasmtime.Store, goes_on: GoesOn) -> None:
+        """Have the guests of a new store asked at each epoch whether they may go on, where wasmtime offers it."""
+
+    def epochs(self, seconds: float, epoch_seconds: float) -> int:
+        """The store's epoch deadline for a call that may take so long."""
 
 
 class BoxedCalls:
@@ -85,6 +102,13 @@ class BoxedCalls:
 
         return call
 
+    def watch(self, store: wasmtime.Store, goes_on: GoesOn) -> None:
+        """The public API has no callback: a deadline is fixed when the call begins."""
+
+    def epochs(self, seconds: float, epoch_seconds: float) -> int:
+        """A few more than they are: the present one has begun, and those that are late come all at once."""
+        return math.ceil(seconds / epoch_seconds) + 4
+
 
 class RawCalls:
     """The unchecked functions of wasmtime's C API. Arguments and results share one array of 16-byte slots."""
@@ -95,6 +119,7 @@ class RawCalls:
         self._c: Any = _bindings
         # wasmtime keeps the pointers for as long as a linker lives: these must never be collected.
         self._callbacks: list[Any] = []
+        self._watches: dict[GoesOn, Any] = {}
         self._no_finalizer = ctypes.CFUNCTYPE(None, ctypes.c_void_p)()
 
     def define(self, linker: wasmtime.Linker, module: str, name: str, parameters: int, function: HostFunction) -> None:
@@ -140,6 +165,26 @@ class RawCalls:
 
         return call
 
+    def watch(self, store: wasmtime.Store, goes_on: GoesOn) -> None:
+        """Through ``wasmtime_store_epoch_deadline_callback``."""
+        if goes_on not in self._watches:
+            self._watches[goes_on] = self._watch(goes_on)
+        self._c.wasmtime_store_epoch_deadline_callback(store.ptr(), self._watches[goes_on], None, self._no_finalizer)
+
+    def _watch(self, goes_on: GoesOn) -> Any:
+        def callback(_context: Any, _data: Any, delta: Any, _kind: Any) -> int:
+            delta[0] = 1  # ask again at the next epoch
+            if goes_on():
+                return 0
+            error = self._c.wasmtime_error_new(_INTERRUPTED.encode())
+            return ctypes.cast(error, ctypes.c_void_p).value or 0
+
+        return self._c._wasmtime_store_epoch_deadline_callback.argtypes[1](callback)  # noqa: SLF001
+
+    def epochs(self, seconds: float, epoch_seconds: float) -> int:  # noqa: ARG002 - the callback looks at the clock
+        """The next one: the callback says what then."""
+        return 1
+
 
 @contextmanager
 def trapping() -> Iterator[None]:
@@ -150,6 +195,10 @@ def trapping() -> Iterator[None]:
         raise _trap_error(trap) from None
     except wasmtime.ExitTrap as exit_:
         raise GuestExitError(exit_.code) from None
+    except wasmtime.WasmtimeError as error:
+        if _INTERRUPTED in str(error):
+            raise GuestInterruptedError from None
+        raise
 
 
 def best_calls() -> CallingConvention:
@@ -161,6 +210,8 @@ def best_calls() -> CallingConvention:
         "wasmtime_linker_define_func_unchecked",
         "_wasmtime_func_call_unchecked",
         "wasmtime_val_raw_t",
+        "_wasmtime_store_epoch_deadline_callback",
+        "wasmtime_error_new",
     )
     return RawCalls() if all(hasattr(_bindings, name) for name in needed) else BoxedCalls()
 
@@ -183,6 +234,6 @@ def _take(trap: Any) -> wasmtime.Trap:
 def _trap_error(trap: wasmtime.Trap) -> GuestTrapError:
     code = trap.trap_code
     if code is wasmtime.TrapCode.INTERRUPT:
-        return GuestInterruptedError("the guest ran past its deadline")
+        return GuestInterruptedError()
     reason = code.name.lower().replace("_", " ") if code else "unknown trap"
     return GuestTrapError(f"the guest trapped: {reason}")

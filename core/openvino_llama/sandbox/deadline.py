@@ -50,6 +50,7 @@ class Watchdog:
     """One thread that ticks, and that cancels what runs past its deadline."""
 
     def __init__(self, tick: Callable[[], None]) -> None:
+        """``tick`` is called once for each TICK_SECONDS that have passed, several times in a row if this is late."""
         self._tick = tick
         self._watched: dict[object, tuple[Callable[[], None], Deadline]] = {}
         self._lock = threading.Lock()
@@ -58,8 +59,13 @@ class Watchdog:
         self._thread.start()
 
     def _run(self) -> None:
+        ticked = time.monotonic()
         while not self._stop.wait(TICK_SECONDS):
-            self._tick()
+            # Threads that hold the GIL make this one late, and no deadline may become longer by that.
+            due = int((time.monotonic() - ticked) / TICK_SECONDS)
+            for _ in range(due):
+                self._tick()
+            ticked += due * TICK_SECONDS
             if self._watched:
                 self._cancel_overdue()
 

@@ -6,7 +6,6 @@ thread at a time. Knows nothing of tensors or of the functions that a guest expo
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -63,6 +62,11 @@ class Sandbox:
 
         return answer
 
+    def _goes_on(self) -> bool:
+        """Whether the guest that runs on this thread still has time."""
+        nn: WasiNN | None = getattr(self._running, "nn", None)
+        return nn is None or nn.deadline is None or not nn.deadline.is_over()
+
     def compile(self, source: Path | bytes) -> GuestModule:
         """Compile a module and link its imports; ModelLoadError if it is no module or imports something else."""
         try:
@@ -79,14 +83,14 @@ class Sandbox:
         store.set_limits(
             memory_size=limits.memory_mib << 20, table_elements=limits.table_elements, instances=1, tables=8, memories=1
         )
+        self.calls.watch(store, self._goes_on)
         if module.uses_wasi:
             store.set_wasi(wasi or wasmtime.WasiConfig())
         return Instance(self, store, module, nn)
 
     def run(self, store: wasmtime.Store, nn: WasiNN, function: Callable[[], int], deadline: Deadline | None) -> int:
         """Call into a guest: its host calls go to ``nn``, and it is stopped at the deadline."""
-        remaining = deadline.remaining() if deadline else math.inf
-        store.set_epoch_deadline(math.ceil(remaining / TICK_SECONDS) + 1 if deadline else _NEVER)
+        store.set_epoch_deadline(self.calls.epochs(deadline.remaining(), TICK_SECONDS) if deadline else _NEVER)
         nn.deadline, nn.failure = deadline, None
         outer = getattr(self._running, "nn", None)  # a backend may run a guest of its own
         self._running.nn = nn
