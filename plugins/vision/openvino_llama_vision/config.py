@@ -26,6 +26,7 @@ __all__ = [
     "VisionConfig",
     "VisionParameters",
     "Yolo",
+    "YoloNms",
 ]
 
 Positive = Annotated[int, msgspec.Meta(gt=0)]
@@ -74,8 +75,8 @@ class Preprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """From the picture that was sent to the model's pixels."""
 
     resize: tuple[Positive, Positive] | None = None
-    """Height and width to resize to. For ``crop``: before the centre is cut out, its smaller number being the
-    short side. It need not be stated where the model's own size is meant."""
+    """Height and width to resize to: the model's own, or what it leaves open. For ``crop``: before the centre is cut
+    out, its smaller number being the short side. It need not be stated where the model's own size is meant."""
     mode: ResizeMode = ResizeMode.STRETCH
     interpolation: Interpolation = Interpolation.BILINEAR
     antialias: bool = True
@@ -110,6 +111,14 @@ class Yolo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="t
     """Whether boxes are in 0..1 and not in pixels of the model's input."""
 
 
+class YoloNms(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="yolo_nms"):
+    """YOLO whose suppression is inside, (batch, boxes, 6): x0, y0, x1, y1, score, class (YOLOv10; ``nms=True``)."""
+
+    score_threshold: Fraction = 0.25
+    normalized: bool = False
+    """As for ``yolo``."""
+
+
 class BlazeFace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="blazeface"):
     """MediaPipe's face detectors, (batch, anchors, 16) and (batch, anchors, 1); options of its SsdAnchorsCalculator."""
 
@@ -133,7 +142,7 @@ class BlazeFace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
     )
 
 
-Decoder = Ssd | Yolo | BlazeFace
+Decoder = Ssd | Yolo | YoloNms | BlazeFace
 
 
 class Segmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -144,7 +153,7 @@ class Segmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     min_area: Annotated[int, msgspec.Meta(ge=0)] = 16
     """Regions of fewer pixels of the model's map are dropped."""
     background: int | None = 0
-    """Class that is no region; None if every class is one. Probability maps have no such class."""
+    """Class that is no region, as are negative ids; None if every class is one. Probability maps have no such class."""
     unclip_ratio: Annotated[float, msgspec.Meta(gt=0)] | None = None
     """Text detectors (DB) mark only the core of a line: each region grows by area * ratio / perimeter."""
     min_confidence: Fraction = 0.0

@@ -7,13 +7,14 @@ inside OpenVINO. What becomes of the outputs is in reduction.py.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import openvino as ov
 from openvino.preprocess import ColorFormat, PrePostProcessor
 
 from openvino_llama import DYNAMIC, ConfigError, ModelConfig
-from openvino_llama_vision.config import ChannelOrder, Normalize, Preprocessing, Ssd
+from openvino_llama_vision.config import ChannelOrder, Normalize, Preprocessing, ResizeMode, Ssd, VisionConfig
 from openvino_llama_vision.reduction import reduce_outputs, sizes, stated_decoder
 
 __all__ = ["prepare"]
@@ -52,22 +53,39 @@ def _fix_size(config: ModelConfig, model: ov.Model, layout: str) -> None:
     The batch stays as it is: where it is dynamic, the runner puts requests together.
     """
     shape = dict(zip(layout, sizes(model.input(0)), strict=True))
-    stated = dict(zip("NCHW", config.config.input_shape or (DYNAMIC,) * 4, strict=True))
-    for axis in "CHW":
-        if shape[axis] == DYNAMIC:
-            shape[axis] = stated[axis]
-        elif stated[axis] not in (DYNAMIC, shape[axis]):
-            raise ConfigError(
-                f"model {config.name!r}, field 'config.input_shape': {axis} is {shape[axis]} in the model, "
-                f"not {stated[axis]}"
-            )
+    for field, stated in _stated_sizes(config.config):
+        for axis, size in stated.items():
+            if shape[axis] == DYNAMIC:
+                shape[axis] = size
+            elif size not in (DYNAMIC, shape[axis]):
+                raise ConfigError(
+                    f"model {config.name!r}, field 'config.{field}': expected {shape[axis]} as {axis}, which is the "
+                    f"size of the model's input, got {size}"
+                )
     if shape["C"] not in (1, 3):
         raise ConfigError(f"model {config.name!r}, field 'config.input_shape': the channels must be 1 or 3")
-    if isinstance(stated_decoder(config, model), Ssd):
-        shape["N"] = 1  # DetectionOutput mixes the pictures of a batch in one list
+    if _answers_for_one(config, model):
+        shape["N"] = 1
     wanted = [shape[axis] for axis in layout]
     if wanted != list(sizes(model.input(0))):
         model.reshape(ov.PartialShape(wanted))
+
+
+def _stated_sizes(config: VisionConfig) -> Iterator[tuple[str, dict[str, int]]]:
+    """The fields of the registry that state the sizes of axes, and these; -1 is left open."""
+    if config.input_shape is not None:
+        yield "input_shape", dict(zip("CHW", config.input_shape[1:], strict=True))
+    options = config.preprocessing
+    if options.resize is not None and options.mode is not ResizeMode.CROP:  # a crop's is the size before the cut
+        yield "preprocessing.resize", dict(zip("HW", options.resize, strict=True))
+
+
+def _answers_for_one(config: ModelConfig, model: ov.Model) -> bool:
+    """Whether what the model says of the pictures of a batch cannot be told apart.
+
+    DetectionOutput puts all into one list; an output of one dimension has none for the batch.
+    """
+    return isinstance(stated_decoder(config, model), Ssd) or any(len(sizes(each)) < 2 for each in model.outputs)
 
 
 def _with_pixel_input(config: ModelConfig, model: ov.Model, layout: str) -> ov.Model:

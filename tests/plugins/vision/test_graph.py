@@ -104,13 +104,27 @@ def test_an_open_size_follows_the_picture(encode: Encode) -> None:
     assert served.tensor(encode(COFFEE)).shape == (1, 400, 608, 3)
 
 
+@pytest.mark.parametrize("mode", ["stretch", "letterbox"])
+def test_resize_fixes_an_open_size(mode: str, encode: Encode) -> None:
+    preprocessing = {"mode": mode, "resize": [320, 256]}
+    served = Served(scores([-1, 3, -1, -1]), "classification", {"preprocessing": preprocessing})
+    assert served.config.inputs[0].shape == (-1, 320, 256, 3)
+    assert served.tensor(encode(COFFEE)).shape == (1, 320, 256, 3)
+
+
 @pytest.mark.parametrize(
     ("model", "config", "message"),
     [
         (lambda: identity([1, 5, 8, 8]), {}, "no dimension of 1 or 3 channels"),
         (lambda: identity([1, 3, 8, 8]), {"layout": "NHWC"}, "no dimension of 1 or 3 channels where NHWC has it"),
         (lambda: identity([3, 8]), {}, "expected one input of four dimensions"),
-        (lambda: identity([1, 3, 8, 8]), {"input_shape": [1, 3, 8, 9]}, "W is 8 in the model, not 9"),
+        (lambda: identity([1, 3, 8, 8]), {"input_shape": [1, 3, 8, 9]}, "input_shape': expected 8 as W.*got 9"),
+        (lambda: identity([1, 3, 8, 8]), {"preprocessing": {"resize": [8, 9]}}, "resize': expected 8 as W.*got 9"),
+        (
+            lambda: scores([-1, 3, -1, -1]),
+            {"input_shape": [-1, 3, 8, 8], "preprocessing": {"resize": [9, 8]}},
+            "resize': expected 8 as H.*got 9",
+        ),
         (lambda: identity([1, 3, 8, 8]), {"preprocessing": {"normalize": {"mean": [1, 2]}}}, "expected 1 or 3 values"),
         (lambda: scores([1, 3, 8, 8]), {"output_classes": 4}, "the model has 3 classes, not 4"),
         (lambda: scores([1, 3, 8, 8]), {"output_classes": 3, "labels": ["a"]}, "1 labels for 3 classes"),
