@@ -15,8 +15,10 @@ from PIL import Image
 
 from openvino_llama_vision.config import Preprocessing, ResizeMode
 from openvino_llama_vision.labels import Labels
-from openvino_llama_vision.masks import as_png, as_run_lengths, run_lengths, runs_to_mask, to_picture_pixels
+from openvino_llama_vision.masks import as_png, as_run_lengths, run_lengths, to_picture_pixels
 from openvino_llama_vision.placement import place
+
+from .runs import runs_to_mask
 
 MASKS = arrays.arrays(np.bool_, arrays.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12))
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from openvino_llama import Reply
-from openvino_llama_vision.masks import runs_to_mask
 
 from .conftest import Encode
 from .pictures import astronaut, page
+from .runs import runs_to_mask
 from .served import Served, read
 
 FACE = (178, 76, 270, 186)  # left, top, right, bottom: forehead to chin and ear to ear, drawn by hand

@@ -10,10 +10,11 @@ import pytest
 
 from openvino_llama import ModelConfig
 from openvino_llama_vision.config import Preprocessing, ResizeMode, Segmentation, VisionConfig, VisionParameters
-from openvino_llama_vision.masks import runs_to_mask
 from openvino_llama_vision.placement import place
 from openvino_llama_vision.results import SegmentationResult
 from openvino_llama_vision.segmentation import segment
+
+from .runs import runs_to_mask
 
 
 def answer(output: Any, mode: ResizeMode, **parameters: Any) -> SegmentationResult:
