@@ -15,9 +15,21 @@ from numpy.typing import NDArray
 from openvino_llama import ConfigError, ModelConfig, per_model
 from openvino_llama_vision.anchors import anchors_of
 from openvino_llama_vision.boxes import Candidates, blend, suppress
-from openvino_llama_vision.config import BlazeFace, Decoder, Ssd, Yolo
+from openvino_llama_vision.config import BlazeFace, Decoder, Ssd, Yolo, YoloNms
+from openvino_llama_vision.labels import class_count
 
-__all__ = ["Cut", "decoder_of", "deduced_decoder", "find", "find_faces", "find_ssd", "find_yolo", "fits", "misfit"]
+__all__ = [
+    "Cut",
+    "decoder_of",
+    "deduced_decoder",
+    "find",
+    "find_faces",
+    "find_ssd",
+    "find_yolo",
+    "find_yolo_nms",
+    "fits",
+    "misfit",
+]
 
 Outputs = Mapping[str, NDArray[Any]]
 
@@ -40,6 +52,8 @@ def find(config: ModelConfig, outputs: Outputs, cut: Cut) -> Candidates:
         return find_faces(decoder, anchors_of(config), outputs, cut)
     if isinstance(decoder, Yolo):
         return find_yolo(decoder, outputs, cut)
+    if isinstance(decoder, YoloNms):
+        return find_yolo_nms(decoder, outputs, cut)
     return find_ssd(outputs, cut)
 
 
@@ -47,15 +61,19 @@ def find(config: ModelConfig, outputs: Outputs, cut: Cut) -> Candidates:
 def decoder_of(config: ModelConfig) -> Decoder:
     """The decoder of a model: stated, or deduced from its outputs."""
     shapes = [spec.shape for spec in config.outputs]
-    decoder: Decoder | None = config.config.decoder or deduced_decoder(shapes)
+    decoder: Decoder | None = config.config.decoder or deduced_decoder(shapes, class_count(config))
     if decoder is None or not fits(decoder, shapes):
         raise misfit(config, shapes)
     return decoder
 
 
-def deduced_decoder(shapes: Sequence[Sequence[int]]) -> Decoder | None:
-    """The decoder that fits outputs of these shapes; None if none does."""
-    return next((each for each in (BlazeFace(), Ssd(), Yolo()) if fits(each, shapes)), None)
+def deduced_decoder(shapes: Sequence[Sequence[int]], classes: int | None) -> Decoder | None:
+    """The decoder that fits outputs of these shapes; None if none does.
+
+    Six numbers for a box are those after a suppression, unless there are two classes: 4 + 2.
+    """
+    candidates: Sequence[Decoder] = (BlazeFace(), Ssd(), Yolo() if classes == 2 else YoloNms(), Yolo())
+    return next((each for each in candidates if fits(each, shapes)), None)
 
 
 def fits(decoder: Decoder, shapes: Sequence[Sequence[int]]) -> bool:
@@ -65,14 +83,16 @@ def fits(decoder: Decoder, shapes: Sequence[Sequence[int]]) -> bool:
         return ranks == [3, 3] and {shape[2] for shape in shapes} == {16, 1}
     if isinstance(decoder, Ssd):
         return ranks == [4] and shapes[0][3] == 7
+    if isinstance(decoder, YoloNms):
+        return ranks == [3] and shapes[0][2] == 6
     return ranks == [3]
 
 
 def misfit(config: ModelConfig, shapes: Sequence[Sequence[int]]) -> ConfigError:
     """The error for outputs that the decoder cannot read."""
     stated = config.config.decoder
-    name = "" if stated is None else type(stated).__name__.lower()
-    wanted = f"no decoder of type {name}" if name else "none of ssd, yolo and blazeface"
+    tag = "" if stated is None else stated.__struct_config__.tag
+    wanted = f"no decoder of type {tag}" if tag else "none of ssd, yolo, yolo_nms and blazeface"
     return ConfigError(
         f"model {config.name!r}, field 'config.decoder': outputs {[list(each) for each in shapes]} fit {wanted}"
     )
@@ -96,6 +116,15 @@ def find_yolo(decoder: Yolo, outputs: Outputs, cut: Cut) -> Candidates:
     centres, halves = rows[0:2].T / unit, rows[2:4].T / unit / 2
     boxes = np.concatenate([centres - halves, centres + halves], axis=1)
     return suppress(Candidates(boxes, rows[4], rows[5].astype(np.int64)), decoder.iou_threshold, cut.limit)
+
+
+def find_yolo_nms(decoder: YoloNms, outputs: Outputs, cut: Cut) -> Candidates:
+    """Read (1, boxes, 6), which needs no suppression any more."""
+    rows = next(iter(outputs.values()))[0]  # x0, y0, x1, y1, score, class
+    rows = rows[rows[:, 4] >= cut.threshold].astype(np.float32)
+    unit = np.array((1, 1) if decoder.normalized else cut.canvas, np.float32)
+    found = Candidates(rows[:, :4] / np.tile(unit, 2), rows[:, 4], rows[:, 5].astype(np.int64))
+    return found.best_first().take(slice(0, cut.limit))
 
 
 def find_faces(decoder: BlazeFace, anchors: NDArray[np.float32], outputs: Outputs, cut: Cut) -> Candidates:

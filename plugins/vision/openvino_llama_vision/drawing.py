@@ -152,7 +152,7 @@ def _readable_on(colour: Colour) -> str:
 def _tinted(picture: Image.Image, classes: NDArray[Any], background: int | None) -> Image.Image:
     tinted = picture.convert("RGB")
     for class_id in np.unique(classes).tolist():
-        if class_id != background:
+        if class_id not in (background, -1):
             shade = Image.fromarray(np.where(classes == class_id, np.uint8(110), np.uint8(0)))
             tinted.paste(Image.new("RGB", tinted.size, _colour(class_id)), mask=shade)
     return tinted

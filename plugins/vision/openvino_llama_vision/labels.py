@@ -6,7 +6,7 @@ from pathlib import Path
 
 from openvino_llama import ConfigError, ModelConfig, per_model
 
-__all__ = ["Labels", "labels_of"]
+__all__ = ["Labels", "class_count", "labels_of"]
 
 
 class Labels:
@@ -34,6 +34,12 @@ def labels_of(config: ModelConfig) -> Labels:
     if len(names) < classes:
         raise ConfigError(f"model {config.name!r}: {len(names)} labels for {classes} classes")
     return Labels(names)
+
+
+def class_count(config: ModelConfig) -> int | None:
+    """How many classes the registry states or names; None if it does neither."""
+    stated: int | None = config.config.output_classes
+    return stated or len(labels_of(config)) or None
 
 
 def _read(config: ModelConfig, path: Path) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from openvino_llama_vision.labels import Labels
 from openvino_llama_vision.placement import Placement
 from openvino_llama_vision.results import ClassRuns, Mask
 
-__all__ = ["as_png", "as_run_lengths", "run_lengths", "runs_to_mask", "to_picture_pixels"]
+__all__ = ["as_png", "as_run_lengths", "run_lengths", "to_picture_pixels"]
 
 
 def to_picture_pixels(class_map: NDArray[Any], placement: Placement, outside: int) -> NDArray[Any]:
@@ -48,22 +48,17 @@ def run_lengths(mask: NDArray[np.bool_]) -> list[int]:
     return [0, *counts] if flat.size and flat[0] else counts
 
 
-def runs_to_mask(counts: list[int], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The mask (height, width) of its run lengths."""
-    values = np.arange(len(counts)) % 2 == 1
-    return np.repeat(values, counts).reshape(size, order="F")
-
-
 def as_run_lengths(class_map: NDArray[Any], labels: Labels, background: int | None) -> Mask:
-    """Each class that occurs, but the background."""
-    present = [each for each in np.unique(class_map).tolist() if each != background]
+    """Each class that occurs, but the background and ignored pixels (-1)."""
+    present = [each for each in np.unique(class_map).tolist() if each not in (background, -1)]
     runs = [ClassRuns(labels[each], each, run_lengths(class_map == each)) for each in present]
     return Mask("rle", _size(class_map), classes=runs)
 
 
 def as_png(class_map: NDArray[Any]) -> Mask:
-    """A greyscale PNG of class ids: 8 bits, or 16 where the ids need them."""
-    kind = np.uint8 if class_map.max() < 256 else np.uint16
+    """A greyscale PNG of class ids: 8 bits, or 16 where they need them. Ignored pixels (-1) have the highest value."""
+    highest = int(class_map.max()) + (class_map.min() < 0)
+    kind = np.uint8 if highest < 256 else np.uint16
     file = io.BytesIO()
     Image.fromarray(class_map.astype(kind)).save(file, "PNG", compress_level=3)
     return Mask("png", _size(class_map), data=base64.b64encode(file.getvalue()).decode())

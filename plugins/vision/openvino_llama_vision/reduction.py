@@ -13,9 +13,10 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as ops
 
-from openvino_llama import ConfigError, ModelConfig
+from openvino_llama import DYNAMIC, ConfigError, ModelConfig
 from openvino_llama_vision.config import Decoder, Yolo
 from openvino_llama_vision.decoders import deduced_decoder, fits, misfit
+from openvino_llama_vision.labels import class_count
 
 __all__ = ["reduce_outputs", "sizes", "stated_decoder"]
 
@@ -38,17 +39,23 @@ def stated_decoder(config: ModelConfig, model: ov.Model) -> Decoder | None:
     if config.task != "detection":
         return None
     stated: Decoder | None = config.config.decoder
-    return stated or deduced_decoder([sizes(each) for each in model.outputs])
+    return stated or deduced_decoder([sizes(each) for each in model.outputs], class_count(config))
 
 
 def _classification(config: ModelConfig, model: ov.Model) -> ov.Model:
+    """(batch, classes) of probabilities. An output of one dimension has no batch: it is of one picture."""
     output = model.output(0)
+    rank = len(sizes(output))
+    logits = _gives_logits(config, output)
 
-    def softmax(scores: Any) -> Any:
-        flat = scores if len(sizes(output)) == 2 else ops.reshape(scores, np.array([0, -1]), special_zero=True)
-        return ops.softmax(flat, axis=1)
+    def probabilities(scores: Any) -> Any:
+        if rank < 2:
+            scores = ops.reshape(scores, np.array([1, -1]), special_zero=False)
+        elif rank > 2 and logits:
+            scores = ops.reshape(scores, np.array([0, -1]), special_zero=True)
+        return ops.softmax(scores, axis=1) if logits else scores
 
-    return _replaced(model, softmax if _gives_logits(config, output) else _unchanged)
+    return _replaced(model, probabilities)
 
 
 def _detection(config: ModelConfig, model: ov.Model) -> ov.Model:
@@ -65,18 +72,32 @@ def _best_class(config: ModelConfig, decoder: Yolo, rows: Any, shape: tuple[int,
     """(batch, 4 + classes, boxes) or its transpose -> (batch, 6, boxes): box, best score, its class."""
     classes = config.config.output_classes
     columns = 4 + decoder.objectness
-    last_is_columns = shape[2] == classes + columns if classes else -1 < shape[2] < shape[1]
-    if last_is_columns:
+    expected = None if classes is None else classes + columns
+    if _has_boxes_first(shape, expected):
         rows, shape = ops.transpose(rows, np.array([0, 2, 1])), (shape[0], shape[2], shape[1])
-    if classes is not None and shape[1] != classes + columns:
+    if expected is not None and shape[1] != expected:
         raise ConfigError(
-            f"model {config.name!r}, field 'config.output_classes': {classes} classes need {classes + columns} rows "
+            f"model {config.name!r}, field 'config.output_classes': {classes} classes need {expected} rows "
             f"for each box, the model has {shape[1]}"
         )
+    if shape[1] <= columns:
+        raise ConfigError(
+            f"model {config.name!r}, field 'config.decoder': expected more than {columns} rows for each box, got "
+            f"{shape[1]}"
+        )
+    rows = ops.convert(rows, "f32")
     box = _sliced(rows, 0, 4)
     best = ops.topk(_sliced(rows, columns, None), np.int64(1), 1, "max", "none", index_element_type="i32")
     score = ops.multiply(best.output(0), _sliced(rows, 4, 5)) if decoder.objectness else best.output(0)
     return ops.concat([box, score, ops.convert(best.output(1), "f32")], axis=1)
+
+
+def _has_boxes_first(shape: tuple[int, ...], expected: int | None) -> bool:
+    """Whether boxes come before their rows: by the rows that are expected, or as boxes are many, or of open number."""
+    _, second, last = shape
+    if expected is not None:
+        return last == expected != second
+    return second == DYNAMIC or DYNAMIC < last < second
 
 
 def _sliced(rows: Any, start: int, stop: int | None) -> Any:
@@ -93,13 +114,14 @@ def _segmentation(config: ModelConfig, model: ov.Model) -> ov.Model:
     output = model.output(0)
     shape = sizes(output)
     if _holds_class_ids(output):
-        return _replaced(model, lambda ids: _ids(_plane(ids, shape), config))
+        return _replaced(model, lambda ids: _without_negative_ids(_plane(ids, shape), config))
     if len(shape) == 3:
         return _replaced(model, lambda map_: _levels(ops.unsqueeze(map_, np.int64(1)), config, output))
     axis = _class_axis(config, shape)
     if shape[axis] == 1:
         return _replaced(model, lambda map_: _levels(_channels_first(map_, axis), config, output))
-    return _replaced(model, lambda scores: _ids(_arg_max(scores, axis), config))
+    classes = config.config.output_classes if shape[axis] == DYNAMIC else shape[axis]
+    return _replaced(model, lambda scores: _narrowed(_arg_max(scores, axis), classes))
 
 
 def _holds_class_ids(output: Any) -> bool:
@@ -139,9 +161,19 @@ def _arg_max(scores: Any, axis: int) -> Any:
     return ops.squeeze(best.output(1), np.array([axis]))
 
 
-def _ids(ids: Any, config: ModelConfig) -> Any:
-    """Class ids in the smallest type that holds them; without output_classes they are taken to be below 256."""
-    return ops.convert(ids, "u8" if (config.config.output_classes or 1) <= 256 else "i32")
+def _without_negative_ids(ids: Any, config: ModelConfig) -> Any:
+    """Class ids of a model that gives them; negative ones, of ignored pixels, become background, or -1 without one."""
+    if ids.get_element_type() == ov.Type.u8:
+        return ids
+    background = config.config.segmentation.background
+    ids = ops.convert(ids, "i32")
+    ids = ops.select(ops.less(ids, np.int32(0)), np.int32(-1 if background is None else background), ids)
+    return ids if background is None else _narrowed(ids, config.config.output_classes)
+
+
+def _narrowed(ids: Any, classes: int | None) -> Any:
+    """Class ids in the smallest type that is sure to hold them."""
+    return ops.convert(ids, "u8" if classes is not None and classes <= 256 else "i32")
 
 
 def _levels(map_: Any, config: ModelConfig, output: Any) -> Any:
@@ -171,10 +203,6 @@ def _replaced(model: ov.Model, change: Callable[[Any], Any]) -> ov.Model:
         last.set_names(set())
         changed.set_names(names or {"output"})
     return ov.Model([ops.result(changed)], model.get_parameters(), model.get_friendly_name())
-
-
-def _unchanged(scores: Any) -> Any:
-    return scores
 
 
 _PASS_ON = {"Convert", "FakeQuantize", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Interpolate",

@@ -28,6 +28,8 @@ def validate(config: ModelConfig) -> None:
 def _check_classification(config: ModelConfig) -> None:
     classes = config.config.output_classes
     shape = config.outputs[0].shape
+    if len(shape) < 2:
+        raise ConfigError(f"model {config.name!r}: expected an output (batch, classes), got one of {list(shape)}")
     found = math.prod(shape[1:])
     if classes is not None and min(shape[1:]) > 0 and classes != found:
         raise ConfigError(

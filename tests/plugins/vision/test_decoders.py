@@ -12,7 +12,7 @@ from openvino import opset13 as ops
 from PIL import Image
 
 from openvino_llama import ConfigError
-from openvino_llama_vision.config import BlazeFace, Ssd, Yolo
+from openvino_llama_vision.config import BlazeFace, Ssd, Yolo, YoloNms
 from openvino_llama_vision.decoders import Cut, deduced_decoder, find_faces, find_ssd
 
 from .conftest import Encode
@@ -117,15 +117,67 @@ def test_classes_that_do_not_fit_the_output() -> None:
 
 
 def test_outputs_of_no_known_decoder() -> None:
-    with pytest.raises(ConfigError, match="fit none of ssd, yolo and blazeface"):
+    with pytest.raises(ConfigError, match="fit none of ssd, yolo, yolo_nms and blazeface"):
         Served(model_saying(np.zeros((1, 5, 5, 5))), "detection", {})
 
 
 def test_decoders_are_deduced_from_shapes() -> None:
-    assert deduced_decoder([(1, 896, 16), (1, 896, 1)]) == BlazeFace()
-    assert deduced_decoder([(1, 1, 200, 7)]) == Ssd()
-    assert deduced_decoder([(1, 84, 8400)]) == Yolo()
-    assert deduced_decoder([(1, 4)]) is None
+    assert deduced_decoder([(1, 896, 16), (1, 896, 1)], 1) == BlazeFace()
+    assert deduced_decoder([(1, 1, 200, 7)], None) == Ssd()
+    assert deduced_decoder([(1, 84, 8400)], 80) == Yolo()
+    assert deduced_decoder([(1, 300, 6)], 80) == deduced_decoder([(1, -1, 6)], None) == YoloNms()
+    assert deduced_decoder([(1, 8400, 6)], 2) == Yolo()
+    assert deduced_decoder([(1, 6, 8400)], None) == Yolo()
+    assert deduced_decoder([(1, 4)], None) is None
+
+
+NMS_ANSWER = np.array(
+    [[(24, 28, 40, 36, 0.8, 1), (25, 28, 41, 36, 0.9, 7), (8, 8, 12, 12, 0.2, 0), *[(0,) * 6] * 17]], np.float32
+)
+
+
+@pytest.mark.parametrize("scale", [1, 64])
+def test_yolo_with_its_own_suppression(scale: int, picture: bytes) -> None:
+    """Corners and not centres, in the order of their scores, and nothing is suppressed a second time."""
+    config: dict[str, Any] = {"output_classes": 80, "preprocessing": {"mode": "letterbox"}}
+    if scale != 1:
+        config["decoder"] = {"type": "yolo_nms", "normalized": True}
+    answer = NMS_ANSWER / np.array([*[scale] * 4, 1, 1], np.float32)
+    first, second = Served(model_saying(answer), "detection", config).request(picture)
+    assert (first["class_id"], first["confidence"]) == (7, pytest.approx(0.9))
+    assert second["box"] == {"x": 240, "y": 120, "width": 160, "height": 80}
+
+
+def test_six_numbers_with_two_classes_are_plain_yolo(picture: bytes) -> None:
+    answer = yolo_rows((32, 32, 16, 8, 0.1, 0.8), *[(50, 50, 2, 2, 0.0, 0.0)] * 20).transpose(0, 2, 1)
+    for config in ({"output_classes": 2}, {"labels": ["a", "b"]}):
+        (found,) = Served(model_saying(answer), "detection", config).request(picture)
+        assert (found["class_id"], found["box"]["x"]) == (1, 240)
+
+
+def model_of_open_number(answer: NDArray[Any], kind: str) -> ov.Model:
+    """The same answer, in a type, of a number of boxes that is not known beforehand: (1, -1, 4 + classes)."""
+    pixels = named(ops.parameter([1, 3, 64, 64], np.float32, name="pixels"), "pixels")
+    brightest = ops.reduce_max(pixels, np.array([0, 1, 2, 3]), keep_dims=False)
+    count = ops.add(ops.convert(brightest, "i64"), np.int64(answer.shape[1]))
+    last = ops.reshape(count, np.array([1]), special_zero=False)
+    rows = ops.slice(ops.constant(answer.astype(np.float32)), np.array([0]), last, np.array([1]), np.array([1]))
+    return ov.Model([ops.result(named(ops.convert(rows, kind), "boxes"))], [pixels])
+
+
+@pytest.mark.parametrize("kind", ["f32", "f16"])
+def test_yolo_of_an_open_number_of_boxes(kind: str, picture: bytes) -> None:
+    model = model_of_open_number(YOLO_ANSWER.transpose(0, 2, 1), kind)
+    config = {"preprocessing": {"mode": "letterbox"}}
+    first, second = Served(model, "detection", config).request(picture)
+    assert (first["class_id"], second["class_id"]) == (1, 0)
+    assert first["box"] == {"x": 240, "y": 120, "width": 160, "height": 80}
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 30), (1, 30, 4)])
+def test_boxes_without_scores_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"config\.decoder': expected more than 4 rows for each box, got 4"):
+        Served(model_saying(np.zeros(shape)), "detection", {})
 
 
 def test_faces_are_decoded_relative_to_their_anchors() -> None:

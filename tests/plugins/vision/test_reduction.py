@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from typing import Any
 
 import numpy as np
@@ -98,3 +100,73 @@ def test_outputs_that_nobody_reads_are_dropped() -> None:
     features = named(ops.relu(pixels), "features")
     model = ov.Model([ops.result(scores), ops.result(features)], [pixels])
     assert [each.name for each in Served(model, "classification", {}).config.outputs] == ["scores"]
+
+
+@pytest.mark.parametrize("config", [{}, {"output_classes": 3, "labels": ["red", "green", "blue"]}])
+@pytest.mark.parametrize("batch", [1, -1])
+def test_scores_without_a_batch_are_of_one_picture(batch: int, config: dict[str, Any], encode: Encode) -> None:
+    def model() -> ov.Model:
+        pixels = named(ops.parameter([batch, 3, 8, 8], np.float32, name="pixels"), "pixels")
+        means = ops.divide(ops.reduce_mean(pixels, np.array([0, 2, 3]), keep_dims=False), np.float32(25))
+        return ov.Model([ops.result(named(means, "scores"))], [pixels])
+
+    logits = np.array([4, 2, 1])
+    found = confidences(model(), config, encode(Image.new("RGB", (8, 8), (100, 50, 25))))
+    assert found == pytest.approx(np.exp(logits) / np.exp(logits).sum(), abs=1e-5)
+    served = Served(model(), "classification", config | {"logits": False})
+    assert (served.config.inputs[0].shape[0], served.config.outputs[0].shape) == (1, (1, 3))
+
+
+def test_more_than_256_channels_need_a_wider_type(encode: Encode) -> None:
+    """The last of 360 channels is the highest."""
+    pixels = named(ops.parameter([1, 3, 4, 400], np.float32, name="pixels"), "pixels")
+    grey = ops.slice(pixels, np.array([0]), np.array([1]), np.array([1]), np.array([1]))
+    ramp = np.arange(1, 361, dtype=np.float32).reshape(1, 360, 1, 1)
+    model = ov.Model([ops.result(named(ops.multiply(grey, ramp), "scores"))], [pixels])
+    served = Served(model, "segmentation", {})
+    assert served.config.outputs[0].data_type is DataType.I32
+    (region,) = served.request(encode(Image.new("RGB", (400, 4), "white")))["regions"]
+    assert region["class_id"] == 359
+
+
+def shifted_ids(by: int, kind: str) -> ov.Model:
+    """A map of class ids, (1, height, width): the first channel and a number."""
+    pixels = named(ops.parameter([1, 3, 8, 8], np.float32, name="pixels"), "pixels")
+    first = ops.slice(pixels, np.array([0]), np.array([1]), np.array([1]), np.array([1]))
+    number = ops.constant(np.array(by, kind.replace("i", "int")))
+    ids = ops.add(ops.convert(ops.squeeze(first, np.array([1])), kind), number)
+    return ov.Model([ops.result(named(ids, "ids"))], [pixels])
+
+
+def half(left: int, right: int) -> Image.Image:
+    picture = Image.new("RGB", (8, 8), (left, 0, 0))
+    picture.paste((right, 0, 0), (4, 0, 8, 8))
+    return picture
+
+
+@pytest.mark.parametrize("kind", ["i64", "i32"])
+def test_ids_above_255_do_not_wrap(kind: str, encode: Encode) -> None:
+    served = Served(shifted_ids(200, kind), "segmentation", {})
+    found = served.request(encode(half(0, 100)), mask="rle")
+    assert {each["class_id"] for each in found["regions"]} == {200, 300}
+    assert {each["class_id"] for each in found["mask"]["classes"]} == {200, 300}
+
+
+@pytest.mark.parametrize(
+    "config", [{}, {"output_classes": 9}, {"output_classes": 9, "segmentation": {"background": 5}}]
+)
+def test_negative_ids_are_background(config: dict[str, Any], encode: Encode) -> None:
+    found = Served(shifted_ids(-2, "i64"), "segmentation", config).request(encode(half(0, 8)), mask="rle")
+    assert [each["class_id"] for each in found["regions"]] == [6]
+    assert [each["class_id"] for each in found["mask"]["classes"]] == [6]
+
+
+def test_without_a_background_negative_ids_are_of_no_class(encode: Encode) -> None:
+    config = {"output_classes": 9, "segmentation": {"background": None}}
+    served = Served(shifted_ids(-2, "i64"), "segmentation", config)
+    found = served.request(encode(half(0, 2)), mask="rle")
+    assert [each["class_id"] for each in found["regions"]] == [0]
+    assert [each["class_id"] for each in found["mask"]["classes"]] == [0]
+    data = served.request(encode(half(0, 2)), mask="png")["mask"]["data"]
+    assert np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))[0].tolist() == [255] * 4 + [0] * 4
+    assert served.request(encode(half(0, 2)), produces="image/png").media_type == "image/png"

@@ -57,7 +57,11 @@ def test_models_that_fit(config: ModelConfig) -> None:
     ("config", "message"),
     [
         (model("classification", ((1, 10), F32), output_classes=9), "the model has 10 classes, not 9"),
-        (model("detection", ((1, 1, 100, 6), F32)), "fit none of ssd, yolo and blazeface"),
+        (
+            model("classification", ((10,), F32), output_classes=10),
+            r"expected an output \(batch, classes\), got one of",
+        ),
+        (model("detection", ((1, 1, 100, 6), F32)), "fit none of ssd, yolo, yolo_nms and blazeface"),
         (model("detection", *FACES, decoder={"type": "yolo"}), "fit no decoder of type yolo"),
         (model("detection", ((1, 84, 100), F32), decoder={"type": "ssd"}), "fit no decoder of type ssd"),
         (model("detection", *FACES, decoder={"type": "blazeface", "strides": [8]}), "make 512 anchors"),
@@ -84,7 +88,7 @@ def test_inputs_of_other_integers_are_refused(kind: type) -> None:
         Served(ov.Model([ops.result(named(scores, "scores"))], [pixels]), "classification", {})
 
 
-@pytest.mark.parametrize("decoder", ["ssd", "yolo", "blazeface"])
+@pytest.mark.parametrize("decoder", ["ssd", "yolo", "yolo_nms", "blazeface"])
 def test_a_decoder_that_does_not_fit_is_refused_before_the_graph_is_changed(decoder: str) -> None:
     pixels = named(ops.parameter([1, 8, 8, 3], np.float32, name="pixels"), "pixels")
     scores = named(ops.reduce_mean(pixels, np.array([1, 2]), keep_dims=False), "scores")
