@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -216,3 +217,34 @@ def test_a_registry_that_is_missing(tmp_path: Path, plugin_path: Path) -> None:
         _, err = server.child.communicate(timeout=10)
     assert "there is no registry" in err
     assert server.child.returncode == 0
+
+
+def resident(process_id: int) -> int:
+    """Resident memory of a process in KiB."""
+    status = Path(f"/proc/{process_id}/status")
+    if not status.exists():
+        pytest.skip("no /proc on this system")
+    return int(re.findall(r"VmRSS:\s+(\d+)", status.read_text())[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cached", [True, False])
+def test_loading_and_unloading_leaks_nothing(
+    tmp_path: Path, plugin_path: Path, starter_files: Path, cached: bool
+) -> None:
+    """Two hundred times, with the cache of compiled models and without: after twenty, memory grows by less than 5 %."""
+    shutil.copy(next(starter_files.rglob("face_detection_short_range.tflite")), tmp_path / "model.tflite")
+    entry = {"name": "m", "type": "tiny", "task": "double", "files": {"model": "model.tflite"}}
+    variables = {"OVLLAMA_CACHE_DIR": str(tmp_path / "cache")} if cached else {}
+    (tmp_path / "registry.json").write_text('{"models": {}}')
+    with (
+        process(tmp_path / "registry.json", plugin_path, **variables) as server,
+        httpx.Client(base_url=server.address, trust_env=False, timeout=30) as client,
+    ):
+        first = 0
+        for turn in range(200):
+            assert client.post("/models/load", json=entry).status_code == 201
+            assert client.delete("/models/m").status_code == 204
+            if turn == 20:
+                first = resident(server.child.pid)
+        assert resident(server.child.pid) < 1.05 * first

@@ -6,10 +6,12 @@ Under another ASGI server this module is not needed: ``openvino_llama.server.app
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -25,6 +27,8 @@ from openvino_llama.server.settings import Settings
 __all__ = ["serve", "uvicorn_config"]
 
 logger = logging.getLogger(__name__)
+
+_M_ARENA_MAX = -8  # of glibc's malloc.h
 
 
 class _Uvicorn(uvicorn.Server):
@@ -52,6 +56,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None], *, leave: bool = 
     ``on_ready`` is called with the address, on a thread of its own, when the registry's models have been tried.
     ``leave`` stops the server when it returns. ConfigError if the address cannot be listened on.
     """
+    _limit_arenas()
     listener = _listen(settings)
     host, port = listener.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -93,6 +98,13 @@ def uvicorn_config(app: Litestar, settings: Settings) -> uvicorn.Config:
         ws="none",
         timeout_graceful_shutdown=settings.stop_seconds,
     )
+
+
+def _limit_arenas() -> None:
+    """Let threads share malloc's arenas: models come and go on many, and each arena keeps a part of what has gone."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt:
+        mallopt(_M_ARENA_MAX, max(2, os.cpu_count() or 2))
 
 
 def _protocol() -> type[asyncio.Protocol] | Literal["auto"]:
