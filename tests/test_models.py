@@ -291,3 +291,35 @@ def test_closing_finishes_what_was_accepted(folder: Path) -> None:
     shelf.close()
     assert [future.done() for future in futures] == [True] * 10
     assert shelf.models.all() == []
+
+
+def test_models_that_are_expected(shelf: Shelf) -> None:
+    """Before the registry's models are loaded, requests are told to come again, not that there is no model."""
+    entry = RegistryEntry(type="tiny", task="double", files={"model": "double.xml"}, limits=Limits(workers=1))
+    shelf.models.expect({"soon": entry})
+    for ask in (lambda: shelf.models.active("tiny"), lambda: shelf.models.get("soon").serving):
+        with pytest.raises(UnavailableError):
+            ask()
+    shelf.load("soon")
+    assert shelf.models.active("tiny").name == "soon"
+
+
+def test_defaults_that_do_not_come(folder: Path) -> None:
+    """A default model keeps its endpoint for itself, and is named when it is not there."""
+    shelf = Shelf(folder, {"tiny": "absent"})
+    shelf.load("one")
+    with pytest.raises(ModelNotFoundError):
+        shelf.models.active("tiny")
+    assert list(shelf.models.missing_defaults()) == ["absent"]
+    shelf.models.activate("one")
+    assert shelf.models.missing_defaults() == {}
+    shelf.load("absent")
+    assert shelf.models.active("tiny").name == "one", "loading takes nothing from a model that somebody activated"
+    shelf.close()
+
+
+def test_names_that_look_alike(shelf: Shelf) -> None:
+    """Names that differ in case only are one name, even if they are loaded at once."""
+    shelf.load("one")
+    with pytest.raises(ConfigError, match="One"):
+        shelf.load("One")

@@ -28,6 +28,7 @@ from openvino_llama.errors import (
     OpenVINOLlamaError,
     UnavailableError,
 )
+from openvino_llama.registry import check_unique
 from openvino_llama.runner import Observer, Runner
 from openvino_llama.sandbox.guest import BUILT_IN, Guest
 from openvino_llama.sandbox.wasi_nn import WasiNN
@@ -65,6 +66,8 @@ class Model:
         self.state = State.LOADING
         self.reason = ""
         """Why it failed."""
+        self.is_expected = False
+        """Whether its loading has been announced and has not begun."""
         self._serving: _Serving | None = None
 
     @property
@@ -106,11 +109,15 @@ class Model:
         self.state = State.FAILED
 
     def release(self) -> None:
-        """Drain it and free everything that it holds."""
-        serving, self._serving = self._serving, None
-        if serving:
-            serving.runner.close()
-            serving.graph.close()
+        """Drain it and free everything that it holds; what a plugin's backend raises is logged."""
+        serving = self._serving
+        try:
+            if serving:
+                serving.runner.close()
+                serving.graph.close()
+        except Exception:
+            logger.exception("model %s could not be freed", self.name)
+        self._serving = None
 
 
 class _Serving(msgspec.Struct, frozen=True):
@@ -161,17 +168,29 @@ class Models:
             raise ModelNotFoundError(f"there is no model {name!r}; GET /models lists those that there are") from None
 
     def active(self, endpoint: str) -> Model:
-        """The active model of an endpoint; ModelNotFoundError if there is none."""
+        """The active model of an endpoint; ModelNotFoundError if there is none, UnavailableError if one is coming."""
         try:
             return self._models[self._active[endpoint]]
         except KeyError:
+            if any(model.is_expected for model in self.all()):
+                raise UnavailableError("the registry's models are being loaded") from None
             raise ModelNotFoundError(f"no model is active for the endpoint {endpoint!r}") from None
 
     def active_for(self, name: str) -> str | None:
         """The endpoint that a model is active for."""
         return next((endpoint for endpoint, active in list(self._active.items()) if active == name), None)
 
+    def missing_defaults(self) -> dict[str, str]:
+        """Name of each default model that is not active -> what is wrong with it."""
+        missing = [name for endpoint, name in self._defaults.items() if endpoint not in self._active]
+        return {name: f"the default model {name!r} is not there, or could not be loaded" for name in missing}
+
     # ---- changing -----------------------------------------------------------------------------------------------
+
+    def expect(self, entries: Mapping[str, RegistryEntry]) -> None:
+        """Show models that are going to be loaded, so that requests for them are told to come again."""
+        for name, entry in entries.items():
+            self._reserve(name, entry).is_expected = True
 
     def load(self, name: str, entry: RegistryEntry, locate: Locate) -> Model:
         """Load a model. The error is raised, and kept with the model, if that fails."""
@@ -180,7 +199,7 @@ class Models:
             serving = self._serving(name, entry, locate)
         except OpenVINOLlamaError as error:
             model.fail(str(error))
-            logger.info("model %s failed to load: %s", name, error)
+            logger.info("model %s failed to load: %s", name, error, exc_info=error.__cause__)
             raise
         # Hooks of plugins ran: SystemExit and the like must not end whoever waits for this thread.
         except BaseException as error:
@@ -191,8 +210,10 @@ class Models:
             raise HookError(f"model {name!r} failed to load: {model.reason}") from error
         with self._lock:
             model.become_ready(serving)
-            self._activate_if_wanted(name, serving.model_type.endpoint)
+            activated = self._activate_if_wanted(name, serving.model_type.endpoint)
         self._plugins.model_loaded(serving.config)
+        if activated:
+            self._plugins.model_activated(serving.config, serving.model_type.endpoint)
         logger.info("model %s is ready", name)
         return model
 
@@ -233,15 +254,18 @@ class Models:
     def _reserve(self, name: str, entry: RegistryEntry) -> Model:
         with self._lock:
             known = self._models.get(name)
-            if known and known.state is not State.FAILED:
+            if known and known.state is not State.FAILED and not known.is_expected:
                 raise ModelConflictError(f"model {name!r} is already there: it is {known.state.value}")
+            check_unique(name, self._models)
             self._models[name] = model = Model(name, entry)
         return model
 
-    def _activate_if_wanted(self, name: str, endpoint: str) -> None:
-        default = self._defaults.get(endpoint)
-        if name == default or (endpoint not in self._active and not default):
+    def _activate_if_wanted(self, name: str, endpoint: str) -> bool:
+        """Activate a model if its endpoint has none, and no other model is meant to be the endpoint's."""
+        wanted = endpoint not in self._active and self._defaults.get(endpoint, name) == name
+        if wanted:
             self._active[endpoint] = name
+        return wanted
 
     def _serving(self, name: str, entry: RegistryEntry, locate: Locate) -> _Serving:
         model_type = self._plugins.model_type(entry.type)

@@ -14,6 +14,7 @@ import msgspec
 from openvino_llama.config import ModelType
 from openvino_llama.errors import DeadlineExceededError, InvalidInputError, ModelNotFoundError
 from openvino_llama.hookspecs import InferenceRequest
+from openvino_llama.jobs import Finish
 from openvino_llama.models import Model, Models
 from openvino_llama.sandbox.deadline import Deadline
 
@@ -38,22 +39,21 @@ class Pipeline:
             raise ModelNotFoundError(f"model {name!r} is of type {model.entry.type!r}, not {model_type.name!r}")
         return model
 
-    async def infer(self, model: Model, request: InferenceRequest) -> Any:
-        """Preprocess, infer and postprocess on one of the model's workers.
+    async def infer(self, model: Model, request: InferenceRequest, deadline: Deadline, *finish: Finish) -> Any:
+        """Preprocess, infer, postprocess and finish on one of the model's workers.
 
         Raises what went wrong there, QueueFullError or DeadlineExceededError. If the awaiting task is cancelled, the
         request gives its place free.
         """
-        serving = model.serving
-        seconds = serving.config.limits.deadline_s
-        job = serving.runner.submit(request, Deadline(seconds))
+        runner = model.serving.runner
+        job = runner.submit(request, deadline, *finish)
         try:
-            async with asyncio.timeout(seconds + _GRACE_SECONDS):
+            async with asyncio.timeout(deadline.remaining() + _GRACE_SECONDS):
                 return await asyncio.wrap_future(job.future)
         except (TimeoutError, asyncio.CancelledError) as error:
-            serving.runner.cancel(job)
+            runner.cancel(job)
             if isinstance(error, TimeoutError):
-                raise DeadlineExceededError(f"model {model.name!r} did not answer within {seconds} s") from None
+                raise DeadlineExceededError(f"model {model.name!r} did not answer in time") from None
             raise
 
 

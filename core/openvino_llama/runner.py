@@ -29,7 +29,8 @@ from openvino_llama.errors import (
     SandboxError,
     UnavailableError,
 )
-from openvino_llama.hookspecs import InferenceRequest, Preprocessed
+from openvino_llama.hookspecs import InferenceRequest
+from openvino_llama.jobs import Finish, Job, LastOf
 from openvino_llama.sandbox.deadline import Deadline
 from openvino_llama.specs import DYNAMIC
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from openvino_llama.plugins import ModelHooks
     from openvino_llama.sandbox.guest import Guest
 
-__all__ = ["Job", "Observer", "Runner", "SilentObserver"]
+__all__ = ["Observer", "Runner", "SilentObserver"]
 
 logger = logging.getLogger(__name__)
 
@@ -74,49 +75,6 @@ class SilentObserver:
         """Nothing."""
 
 
-class Job:
-    """One request on its way through a runner."""
-
-    __slots__ = ("deadline", "future", "prepared", "request", "submitted")
-
-    def __init__(self, request: InferenceRequest, deadline: Deadline) -> None:
-        self.request = request
-        self.deadline = deadline
-        self.future: Future[Any] = Future()
-        """Gets what ``postprocess`` gave, or the error."""
-        self.submitted = time.perf_counter()
-        self.prepared = Preprocessed({})
-
-    @property
-    def batch_key(self) -> tuple[Any, ...]:
-        """Jobs with equal keys fit into one inference: all shapes but the batch dimension agree."""
-        shapes = [array.shape for _, array in sorted(self.prepared.tensors.items())]
-        if len({shape[:1] for shape in shapes}) != 1:
-            return (id(self),)  # its tensors have no common number of rows: nothing can be put beside them
-        return tuple(shape[1:] for shape in shapes)
-
-    @property
-    def rows(self) -> int:
-        """Length of the batch dimension."""
-        return next(len(array) for array in self.prepared.tensors.values())
-
-
-class _LastOf(Deadline):
-    """The deadline of an inference for several jobs: over when every one of theirs is."""
-
-    __slots__ = ("_deadlines",)
-
-    def __init__(self, deadlines: Sequence[Deadline]) -> None:
-        super().__init__(max(each.remaining() for each in deadlines))
-        self._deadlines = deadlines
-
-    def remaining(self) -> float:
-        return max(each.remaining() for each in self._deadlines)
-
-    def seconds_over(self) -> float:
-        return min(each.seconds_over() for each in self._deadlines)
-
-
 class Runner:
     """The worker threads of one model."""
 
@@ -145,15 +103,18 @@ class Runner:
             threading.Thread(target=self._work, args=(each,), name=f"ovllama-{config.name}-{number}", daemon=True)
             for number, each in enumerate(started)
         ]
-        for thread in self._threads:
-            thread.start()
-        self._await_start(started)
+        try:
+            for thread in self._threads:
+                thread.start()
+            self._await_start(started)
+        except BaseException:
+            self.close()
+            raise
 
     def _await_start(self, started: Sequence[Future[None]]) -> None:
         errors = [each.exception() for each in started]
         failed = next((error for error in errors if error), None)
         if failed:
-            self.close()
             raise failed
 
     @property
@@ -171,15 +132,19 @@ class Runner:
         """Whether an inference has not ended although its deadline is long over: the device is wedged."""
         return any(deadline.seconds_over() > _STUCK_SECONDS for deadline in list(self._inferring.values()))
 
-    def submit(self, request: InferenceRequest, deadline: Deadline) -> Job:
-        """Queue a request; QueueFullError if there is no place, UnavailableError while unloading."""
-        job = Job(request, deadline)
+    def check_room(self) -> None:
+        """Raise QueueFullError if there is no place for a request, UnavailableError while unloading."""
+        if self._closing:
+            raise UnavailableError(f"model {self._config.name!r} is being unloaded")
+        if len(self._waiting) >= self._config.limits.queue_size:
+            name, waiting = self._config.name, len(self._waiting)
+            raise QueueFullError(f"the queue of model {name!r} is full: {waiting} requests wait")
+
+    def submit(self, request: InferenceRequest, deadline: Deadline, *finish: Finish) -> Job:
+        """Queue a request; raises what ``check_room`` does."""
+        job = Job(request, deadline, *finish)
         with self._changed:
-            if self._closing:
-                raise UnavailableError(f"model {self._config.name!r} is being unloaded")
-            if len(self._waiting) >= self._config.limits.queue_size:
-                name, waiting = self._config.name, len(self._waiting)
-                raise QueueFullError(f"the queue of model {name!r} is full: {waiting} requests wait")
+            self.check_room()
             self._waiting.append(job)
             self._changed.notify()
         return job
@@ -198,7 +163,8 @@ class Runner:
             self._closing = True
             self._changed.notify_all()
         for thread in self._threads:
-            thread.join()
+            if thread.ident:  # it was started
+                thread.join()
 
     # ---- on the worker threads ----------------------------------------------------------------------------------
 
@@ -276,10 +242,10 @@ class Runner:
             for job, own in zip(jobs, _split(outputs, jobs), strict=True):
                 with _answering([job]), self._stage("postprocess"):
                     result = self._hooks.postprocess(config=self._config, outputs=own, context=job.prepared.context)
-                    job.future.set_result(result)
+                    job.future.set_result(job.finish(result))
 
     def _call(self, guest: Guest, jobs: list[Job]) -> Mapping[str, NDArray[Any]]:
-        deadline = _LastOf([job.deadline for job in jobs])
+        deadline = LastOf([job.deadline for job in jobs])
         self._observer.batch(self._config.name, len(jobs))
         started = time.perf_counter()
         self._inferring[threading.get_ident()] = deadline

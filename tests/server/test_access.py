@@ -131,7 +131,7 @@ def ask(
         app: Any = create_app(settings, tiny_plugins())
         async with app.lifespan():
             transport = httpx.ASGITransport(app, client=client)  # type: ignore[arg-type]
-            async with httpx.AsyncClient(transport=transport, base_url="http://server") as http:
+            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
                 return await http.request(method, path, headers=headers)
 
     return asyncio.run(send())
@@ -175,3 +175,9 @@ def test_pages_of_other_sites_cannot_manage(live: Live, origin: str) -> None:
 def test_own_pages_can_manage(live: Live, origin: str) -> None:
     """Those of the allowed origins, and those that come from this host."""
     check_problem(live.http.delete("/models/nobody", headers={"Origin": origin}), 404)
+
+
+def test_rebound_names_cannot_manage(live: Live) -> None:
+    """A page whose own name was made to lead to this host is not taken for this host."""
+    check_problem(live.http.delete("/models/nobody", headers={"Host": "evil.example:3000"}), 403)
+    check_problem(live.http.delete("/models/nobody", headers={"Host": "localhost:3000"}), 404)

@@ -171,7 +171,7 @@ def test_uploaded_files_are_served_and_deleted(live: Live, tiny_files: Path) -> 
         ({"files": {"model": "truncated.xml"}}, 422, "weights"),
         ({"device": "TPU"}, 422, "compile"),
         ({"device": "/etc"}, 422, "compile"),
-        ({"properties": {"NO_SUCH_PROPERTY": 1}}, 422, "compile"),
+        ({"properties": {"NO_SUCH_PROPERTY": 1}}, 400, "NO_SUCH_PROPERTY"),
         ({"inputs": [{"name": "x", "shape": [0], "data_type": "f32"}]}, 400, "dimension"),
         ({"inputs": [{"name": "z", "shape": [1, 4], "data_type": "f32"}]}, 400, "z"),
         ({"inputs": [{"name": "x", "shape": [2**40, 4], "data_type": "f32"}]}, 422, ""),

@@ -53,8 +53,13 @@ def check_key(connection: Connection, api_key: str) -> None:
 
 
 def _check_local(connection: Connection, origins: Sequence[str]) -> None:
-    if connection.client is not None and not _is_loopback(connection.client.host):  # None is a Unix socket
+    if connection.client is None:  # a Unix socket, which no page can reach
+        return
+    if not _is_loopback(connection.client.host):
         raise PermissionDeniedException("without an API key this route answers the server's own host only")
+    # A page can make a name of its own lead here; requests of such a page name it as their host.
+    if not _is_loopback(_host(f"//{connection.headers.get('host', '')}")):
+        raise PermissionDeniedException("without an API key this route answers at the server's own address only")
     origin = connection.headers.get("origin")
     if origin and origin not in origins and not _is_loopback(_host(origin)):
         raise PermissionDeniedException("without an API key this route does not answer pages of other sites")

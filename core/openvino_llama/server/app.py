@@ -9,6 +9,7 @@ from typing import Any
 from litestar import Litestar, Request, Response, Router
 from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
+from litestar.di import Provide
 from litestar.exceptions import MethodNotAllowedException, NotAuthorizedException, NotFoundException
 from litestar.types import ExceptionHandlersMap
 
@@ -47,6 +48,7 @@ def create_app(settings: Settings | None = None, plugins: Plugins | None = None)
         routes,
         lifespan=[server.lifespan],
         state=State({"server": server}),
+        dependencies={"pipeline": Provide(lambda: server.pipeline, sync_to_thread=False)},
         guards=[guard_for(settings.api_key, settings.cors_origins)],
         exception_handlers={Exception: answer_problem, **_unmatched(settings.api_key)},
         cors_config=CORSConfig(

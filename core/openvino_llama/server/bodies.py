@@ -22,11 +22,12 @@ from openvino_llama.errors import (
     InvalidInputError,
     NotAcceptableError,
     RequestCancelledError,
+    UnavailableError,
     UnsupportedMediaTypeError,
 )
 from openvino_llama.hookspecs import Part
 
-__all__ = ["MULTIPART", "decode_object", "media_type_of", "preferred", "read_body", "read_parts", "reading"]
+__all__ = ["MULTIPART", "BodyRoom", "decode_object", "media_type_of", "preferred", "read_body", "read_parts", "reading"]
 
 MULTIPART = "multipart/form-data"
 _MAX_DEPTH = 100
@@ -59,6 +60,26 @@ async def read_body(request: Request[Any, Any, Any], limit: int) -> bytes:
                 raise _too_large(limit)
     content = bytes(body)
     return content if coding == "identity" else await asyncio.to_thread(_inflate, content, coding, limit)
+
+
+class BodyRoom:
+    """How many bytes of bodies a server holds at a time: bounded queues bound nothing if bodies wait beside them."""
+
+    def __init__(self, total: int, largest: int) -> None:
+        self._free = total
+        self._largest = largest
+
+    @contextmanager
+    def room(self, request: Request[Any, Any, Any]) -> Iterator[None]:
+        """Keep room for a request's body until it is answered; UnavailableError if there is none."""
+        size = min(request.content_length or self._largest, self._largest)
+        if size > self._free:
+            raise UnavailableError("the bodies of the requests in progress take all the memory that they may")
+        self._free -= size
+        try:
+            yield
+        finally:
+            self._free += size
 
 
 @contextmanager
@@ -108,8 +129,8 @@ def _inflate(body: bytes, coding: str, limit: int) -> bytes:
         raise InvalidInputError(f"the body is not valid {coding}") from None
     if len(content) > limit:
         raise InputTooLargeError(f"the body inflates to more than the limit of {limit} bytes")
-    if not inflater.eof:
-        raise InvalidInputError(f"the {coding} body ends before its end")
+    if not inflater.eof or inflater.unused_data:
+        raise InvalidInputError(f"the {coding} body is not exactly one stream of {coding}")
     return content
 
 

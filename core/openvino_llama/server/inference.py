@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -19,6 +20,7 @@ from openvino_llama.errors import InvalidInputError, RequestCancelledError
 from openvino_llama.hookspecs import InferenceRequest, Reply
 from openvino_llama.models import Model
 from openvino_llama.pipeline import read_parameters
+from openvino_llama.sandbox.deadline import Deadline
 from openvino_llama.server.bodies import MULTIPART, media_type_of, preferred, read_body, read_parts
 from openvino_llama.server.metrics import Metrics
 from openvino_llama.server.openapi import inference_operation
@@ -56,10 +58,15 @@ def inference_route(model_type: ModelType, server: Server) -> HTTPRouteHandler:
             parameters = _query(request)
             model = server.pipeline.choose(model_type, parameters.pop("model", None))
             seen.model = model.name
-            wanted = await _read_in_time(request, model, model_type, parameters, limit)
-            with _cancelled_with_client(request):
-                result = await server.pipeline.infer(model, wanted)
-            return _answer(model, result)
+            deadline = Deadline(model.entry.limits.deadline_s)
+            model.serving.runner.check_room()
+            with server.bodies.room(request):
+                wanted = await _read_in_time(request, deadline, model_type, parameters, limit)
+                with _cancelled_with_client(request):
+                    answer: Response[bytes] = await server.pipeline.infer(
+                        model, wanted, deadline, partial(_answer, model)
+                    )
+                    return answer
 
     return infer
 
@@ -73,11 +80,11 @@ def _query(request: Request[Any, Any, Any]) -> dict[str, str]:
 
 
 async def _read_in_time(
-    request: Request[Any, Any, Any], model: Model, model_type: ModelType, parameters: dict[str, str], limit: int
+    request: Request[Any, Any, Any], deadline: Deadline, model_type: ModelType, parameters: dict[str, str], limit: int
 ) -> InferenceRequest:
     """A client that sends its body slower than the model's deadline is not waited for."""
     try:
-        async with asyncio.timeout(model.entry.limits.deadline_s):
+        async with asyncio.timeout(deadline.remaining()):
             return await _read(request, model_type, parameters, limit)
     except TimeoutError:
         raise HTTPException(status_code=408, detail="the body did not come in time") from None
@@ -96,6 +103,7 @@ async def _read(
 
 
 def _answer(model: Model, result: Any) -> Response[bytes]:
+    """The response; made on the worker, since results may be large."""
     headers = {"OVLLAMA-Model": quote(model.name, safe=_IN_HEADERS)}
     if isinstance(result, Reply):
         return Response(result.body, media_type=result.media_type, headers=headers)
@@ -142,7 +150,7 @@ def _measured(metrics: Metrics, endpoint: str) -> Iterator[_Seen]:
     seen, started, status = _Seen(), time.perf_counter(), 200
     try:
         yield seen
-    except Exception as error:
+    except BaseException as error:
         status = status_of(error)
         raise
     finally:

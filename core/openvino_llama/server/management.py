@@ -90,7 +90,8 @@ def management_routes(server: Server) -> list[ControllerRouterHandler]:
             model = await _load_upload(server, await receive_upload(request, server.settings.max_upload_bytes))
         else:
             model = await _load_entry(server, await read_body(request, _MAX_ENTRY_BYTES))
-        return Response(info(model), status_code=201, headers={"Location": f"/models/{quote(model.name)}"})
+        location = f"{request.scope.get('root_path', '')}/models/{quote(model.name)}"
+        return Response(info(model), status_code=201, headers={"Location": location})
 
     @put("/models/{model_id:str}/activate", opt=LOCAL_ONLY, summary="Make a model the active one", tags=["models"])
     async def activate_model(model_id: FromPath[str]) -> ModelInfo:
@@ -125,8 +126,8 @@ def _info(model: Model, route: str, active_for: str | None) -> ModelInfo:
 
 async def _load_entry(server: Server, body: bytes) -> Model:
     name, entry, activate = await asyncio.to_thread(_read_load_request, server, body)
-    known = server.read_registry().entries.get(name) == entry
-    locate = server.locate if known else server.locate_for_client
+    registry = await asyncio.to_thread(server.read_registry)
+    locate = server.locate if registry.entries.get(name) == entry else server.locate_for_client
     model = await asyncio.to_thread(server.models.load, name, entry, locate)
     return await asyncio.to_thread(server.models.activate, name) if activate else model
 

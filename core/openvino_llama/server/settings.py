@@ -33,6 +33,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """``MAX_BATCH_SIZE``: requests in one inference, where the model's batch dimension is dynamic."""
     max_body_bytes: Positive = 32 << 20
     """``OVLLAMA_MAX_BODY_BYTES``: of an inference request, after decompression too."""
+    max_bodies_bytes: Positive = 1 << 30
+    """``OVLLAMA_MAX_BODIES_BYTES``: of all inference requests in progress together."""
     max_upload_bytes: Positive = 4 << 30
     """``OVLLAMA_MAX_UPLOAD_BYTES``: of ``POST /models/load`` with files."""
     cors_origins: tuple[str, ...] = ("http://localhost:8000",)
@@ -74,6 +76,7 @@ _VARIABLES = {
     "OVLLAMA_CORS_ORIGINS": "cors_origins",
     "OVLLAMA_DISABLED_PLUGINS": "disabled_plugins",
     "OVLLAMA_HOST": "host",
+    "OVLLAMA_MAX_BODIES_BYTES": "max_bodies_bytes",
     "OVLLAMA_MAX_BODY_BYTES": "max_body_bytes",
     "OVLLAMA_MAX_UPLOAD_BYTES": "max_upload_bytes",
     "OVLLAMA_PORT": "port",

@@ -14,6 +14,7 @@ from openvino_llama.models import Models
 from openvino_llama.pipeline import Pipeline
 from openvino_llama.plugins import Plugins
 from openvino_llama.registry import Registry, locate, read_registry
+from openvino_llama.server.bodies import BodyRoom
 from openvino_llama.server.metrics import Metrics
 from openvino_llama.server.settings import Settings
 
@@ -32,6 +33,7 @@ class Server:
         self.settings = settings
         self.plugins = plugins
         self.metrics = Metrics()
+        self.bodies = BodyRoom(settings.max_bodies_bytes, settings.max_body_bytes)
         self.loaded = asyncio.Event()
         """Set when every model of the registry has been tried."""
         self.stopping = False
@@ -115,22 +117,32 @@ class Server:
     async def _load_registry(self) -> None:
         try:
             registry = await asyncio.to_thread(self.read_registry)
-            self.registry_problems = registry.problems
+            self.registry_problems = dict(registry.problems)
+            self.models.expect(registry.entries)
             for name, entry in registry.entries.items():
                 if self.stopping:
                     break
                 await asyncio.to_thread(self._load, name, entry)
         except Exception:
             logger.exception("the registry's models could not be loaded")
+            self._note_missing_defaults()
         finally:
             self.loaded.set()
+
+    def _note_missing_defaults(self) -> None:
+        """An endpoint that waits for a default model which does not come answers nobody: say so."""
+        for name, problem in self.models.missing_defaults().items():
+            logger.error("%s", problem)
+            self.registry_problems.setdefault(name, problem)
+        for kind in self.settings.default_models.keys() - self.plugins.model_types.keys():
+            logger.warning("a default model is set for %r models, which no installed plugin serves", kind)
 
     def _load(self, name: str, entry: Any) -> None:
         """Load one model; what goes wrong is the model's state from then on and does not stop the others."""
         try:
             self.models.load(name, entry, self.locate)
         except OpenVINOLlamaError as error:
-            logger.error("model %s failed to load: %s", name, error)
+            logger.error("model %s failed to load: %s", name, error, exc_info=error.__cause__)
         except Exception:
             logger.exception("model %s failed to load", name)
 
