@@ -239,3 +239,13 @@ def test_the_default_model_is_active_whatever_comes_first(tmp_path: Path, tiny_f
         check_problem(running.infer(), 404)
         running.load("triple", "double.xml")
         assert numbers(running.infer()) == [[2.0, 4.0, 6.0, 8.0]]
+
+
+def test_a_default_model_that_is_not_there(registry: Path) -> None:
+    """It is a problem of the registry's, since its endpoint answers nobody; another one is activated by hand."""
+    settings = Settings.from_environment({"MODEL_REGISTRY_PATH": str(registry), "DEFAULT_TINY_MODEL": "nobody"})
+    with live_server(settings) as running:
+        assert "nobody" in running.http.get("/models").json()["problems"]
+        check_problem(running.infer(), 404)
+        assert running.http.put("/models/triple/activate").status_code == 200
+        assert numbers(running.infer()) == [[3.0, 6.0, 9.0, 12.0]]

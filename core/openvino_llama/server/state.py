@@ -123,9 +123,9 @@ class Server:
                 if self.stopping:
                     break
                 await asyncio.to_thread(self._load, name, entry)
+            self._note_missing_defaults()
         except Exception:
             logger.exception("the registry's models could not be loaded")
-            self._note_missing_defaults()
         finally:
             self.loaded.set()
 
