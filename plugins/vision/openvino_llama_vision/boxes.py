@@ -43,13 +43,18 @@ class Candidates(msgspec.Struct, frozen=True):
 
 def iou(box: Floats, boxes: Floats) -> Floats:
     """Intersection over union of one box (4,) with each of several (n, 4); 0 where both are empty."""
-    width = np.minimum(box[2], boxes[:, 2]) - np.maximum(box[0], boxes[:, 0])
-    height = np.minimum(box[3], boxes[:, 3]) - np.maximum(box[1], boxes[:, 1])
-    intersection = np.maximum(width, 0) * np.maximum(height, 0)
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
+    intersection = _areas(np.maximum(sides, 0))
+    areas = _areas(boxes[:, 2:] - boxes[:, :2])
     union = (box[2] - box[0]) * (box[3] - box[1]) + areas - intersection
     ratios: Floats = np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
     return ratios
+
+
+def _areas(sides: Floats) -> Floats:
+    """Width times height, (n, 2) -> (n,)."""
+    areas: Floats = sides[:, 0] * sides[:, 1]
+    return areas
 
 
 def suppress(candidates: Candidates, iou_threshold: float, limit: int) -> Candidates:
@@ -61,7 +66,7 @@ def suppress(candidates: Candidates, iou_threshold: float, limit: int) -> Candid
         overlaps = iou(rest.boxes[0], rest.boxes) > iou_threshold
         overlaps &= rest.class_ids == rest.class_ids[0]
         overlaps[0] = True
-        rest = rest.take(np.flatnonzero(~overlaps))
+        rest = rest.take((~overlaps).nonzero()[0])
     return _joined(kept) if kept else rest
 
 
@@ -75,8 +80,8 @@ def blend(candidates: Candidates, iou_threshold: float, limit: int) -> Candidate
     while len(rest) and len(kept) < limit:
         overlaps = iou(rest.boxes[0], rest.boxes) > iou_threshold
         overlaps[0] = True
-        kept.append(_average(rest.take(np.flatnonzero(overlaps))))
-        rest = rest.take(np.flatnonzero(~overlaps))
+        kept.append(_average(rest.take(overlaps.nonzero()[0])))
+        rest = rest.take((~overlaps).nonzero()[0])
     return _joined(kept) if kept else rest
 
 
@@ -84,7 +89,9 @@ def _average(group: Candidates) -> Candidates:
     if len(group) == 1:
         return group
     weights = group.scores / group.scores.sum()
-    keypoints = None if group.keypoints is None else np.tensordot(weights, group.keypoints, axes=1)[None]
+    keypoints = None
+    if group.keypoints is not None:
+        keypoints = (weights @ group.keypoints.reshape(len(group), -1)).reshape(1, -1, 2)
     return Candidates((weights @ group.boxes)[None], group.scores[:1], group.class_ids[:1], keypoints)
 
 

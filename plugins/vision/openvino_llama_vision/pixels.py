@@ -48,16 +48,19 @@ class InputPlan(msgspec.Struct, frozen=True):
 
     def render(self, image: Image.Image, placement: Placement) -> NDArray[np.uint8]:
         """The tensor, (1, height, width, channels); the image may be smaller than the placement's picture."""
-        if image.mode != self.mode:
-            image = image.convert(self.mode)
+        if self.mode == "L" and image.mode != "L":
+            image = image.convert("L")
         left, top, right, bottom = placement.visible
         part = self._resize(image, placement, (right - left, bottom - top))
-        if part.size != placement.canvas:
-            grey = self.preprocessing.pad
-            canvas = Image.new(self.mode, placement.canvas, grey if self.mode == "L" else (grey, grey, grey))
-            canvas.paste(part, (left, top))
-            part = canvas
-        return np.asarray(part).reshape(1, part.height, part.width, -1)
+        if part.mode != self.mode:  # grey pictures are resized as such: they get equal channels only now
+            part = part.convert(self.mode)
+        pixels = np.asarray(part).reshape(1, part.height, part.width, -1)
+        if part.size == placement.canvas:
+            return pixels
+        width, height = placement.canvas
+        padded = np.full((1, height, width, pixels.shape[3]), self.preprocessing.pad, np.uint8)
+        padded[:, top:bottom, left:right] = pixels
+        return padded
 
     def _resize(self, image: Image.Image, placement: Placement, size: tuple[int, int]) -> Image.Image:
         """What is seen of the image, in that size. Cutting out and resizing are one step."""

@@ -38,9 +38,8 @@ class Placement(msgspec.Struct, frozen=True):
         ``canvas`` is the size in which the points are expressed, if it is not the canvas's own: (1, 1) for 0..1, or the
         size of a map that the model gives.
         """
-        unit = np.divide(self.canvas, canvas or self.canvas)
-        factor = np.divide(self.picture, self.resized)
-        return np.asarray((points * unit - self.offset) * factor, dtype=np.float64)
+        unit = _ratio(self.canvas, canvas or self.canvas)
+        return np.asarray((points * unit - self.offset) * _ratio(self.picture, self.resized), dtype=np.float64)
 
     def clipped(self, points: NDArray[Any]) -> NDArray[np.float64]:
         """Points (..., 2) of the picture, moved to its edge where they lie outside."""
@@ -72,6 +71,10 @@ def dynamic_size(picture: Size, preprocessing: Preprocessing) -> Size:
         return max(step, round(side * scale / step) * step)
 
     return rounded(picture[0]), rounded(picture[1])
+
+
+def _ratio(size: Size, other: Size) -> NDArray[np.float64]:
+    return np.array((size[0] / other[0], size[1] / other[1]))  # np.divide is three times slower
 
 
 def _sized(side: int, scale: float) -> int:

@@ -16,8 +16,8 @@ from openvino_llama_vision.pixels import InputPlan
 SIDES = st.integers(1, 300)
 
 
-def plan(mode: str = "RGB", width: int = 32, height: int = 24, **options: Any) -> InputPlan:
-    return InputPlan("pixels", mode, width, height, Preprocessing(**options), 10**6)
+def plan(colours: str = "RGB", width: int = 32, height: int = 24, **options: Any) -> InputPlan:
+    return InputPlan("pixels", colours, width, height, Preprocessing(**options), 10**6)
 
 
 @given(st.tuples(SIDES, SIDES), st.sampled_from(ResizeMode), st.sampled_from(Interpolation), st.booleans())
@@ -42,6 +42,27 @@ def test_grey_and_colour_models_take_grey_and_colour_pictures(mode: str) -> None
         tensor = plan(mode).render(image, plan(mode).place(image.size))
         assert tensor.shape == (1, 24, 32, 1 if mode == "L" else 3)
         assert np.unique(tensor).tolist() == [77]
+
+
+@pytest.mark.parametrize("mode", list(ResizeMode))
+@pytest.mark.parametrize("interpolation", list(Interpolation))
+@pytest.mark.parametrize("antialias", [True, False])
+def test_a_grey_picture_gives_the_pixels_of_the_same_picture_in_colour(
+    mode: ResizeMode, interpolation: Interpolation, antialias: bool
+) -> None:
+    wanted = plan(mode=mode, interpolation=interpolation, antialias=antialias)
+    grey = Image.fromarray(np.random.default_rng(5).integers(0, 256, (70, 90), np.uint8))
+    placement = wanted.place(grey.size)
+    assert np.array_equal(wanted.render(grey, placement), wanted.render(grey.convert("RGB"), placement))
+
+
+def test_letterboxed_pixels_lie_where_the_placement_says() -> None:
+    wanted = plan(mode=ResizeMode.LETTERBOX, pad=9)
+    picture = Image.fromarray(np.random.default_rng(5).integers(0, 256, (30, 90, 3), np.uint8))
+    expected = Image.new("RGB", (32, 24), (9, 9, 9))
+    placement = wanted.place(picture.size)
+    expected.paste(picture.resize(placement.resized, Image.Resampling.BILINEAR), placement.offset)
+    assert np.array_equal(wanted.render(picture, placement)[0], np.asarray(expected))
 
 
 def test_one_side_may_be_fixed_and_the_other_follow() -> None:
