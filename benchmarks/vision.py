@@ -83,7 +83,7 @@ def measure(name: str, registry: Path, file: Path, options: Any) -> dict[str, fl
 
 def pulled(folder: Path, name: str) -> Path:
     """A registry with this model alone, so that nothing else runs in the server."""
-    command = [sys.executable, "-m", "openvino_llama", "pull", name, "--models-dir", str(folder)]
+    command = [sys.executable, "-m", "openvino_llama", "pull", name, "--registry", str(folder / "registry.json")]
     mirror = ["--mirror", str(MIRROR)] if MIRROR.is_dir() else []
     subprocess.run([*command, *mirror], check=True, capture_output=True)
     return folder / "registry.json"

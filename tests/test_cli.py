@@ -84,7 +84,7 @@ def test_every_command_explains_itself_with_an_example(name: str) -> None:
 
 def test_the_commands_are_those_of_the_documentation() -> None:
     """None is forgotten here."""
-    assert COMMANDS == ["demo", "infer", "models", "plugins", "pull", "run", "serve"]
+    assert COMMANDS == ["demo", "infer", "models", "plugins", "pull", "remove", "run", "serve"]
     assert isinstance(main, click.Group)
 
 
@@ -226,18 +226,21 @@ def test_pull_lists_fetches_and_registers(pullable: tuple[Path, Path], tmp_path:
     site, mirror = pullable
     listed = ovllama(site, "pull")
     assert b"pulled" in listed.stdout, listed.stderr
-    models = tmp_path / "models"
-    done = ovllama(site, "pull", "pulled", "--models-dir", str(models), "--mirror", str(mirror))
+    registry = ("--registry", str(tmp_path / "models" / "mine.yaml"))
+    done = ovllama(site, "pull", "pulled", *registry, "--mirror", str(mirror))
     assert done.returncode == 0, done.stderr
     (tmp_path / "request.json").write_text(BODY)
-    arguments = ("infer", "pulled", str(tmp_path / "request.json"), "--registry", str(models / "registry.json"))
+    arguments = ("infer", "pulled", str(tmp_path / "request.json"), *registry)
     assert json.loads(ovllama(site, *arguments).stdout) == ANSWER
+    assert ovllama(site, "remove", "pulled", *registry).returncode == 0
+    assert b"has no models" in ovllama(site, "models", *registry).stderr
+    assert "there is no model 'pulled'" in failed(ovllama(site, "remove", "pulled", *registry))
 
 
 def test_pull_fails_in_a_line(pullable: tuple[Path, Path], tmp_path: Path) -> None:
     """An unknown model, a mirror that is no folder."""
     site, _ = pullable
-    assert "no model 'nobody' is known" in failed(ovllama(site, "pull", "nobody", "--models-dir", str(tmp_path)))
+    assert "no model 'nobody' is known" in failed(ovllama(site, "pull", "nobody", "--registry", str(tmp_path / "r.json")))
     assert "does not exist" in failed(ovllama(site, "pull", "pulled", "--mirror", str(tmp_path / "none")))
 
 

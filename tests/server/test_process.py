@@ -143,6 +143,18 @@ def test_a_client_that_never_ends_cannot_prevent_the_stop(registry: Path, plugin
             assert server.child.returncode == 0
 
 
+def test_a_plugin_that_never_returns_cannot_prevent_the_stop(registry: Path, plugin_path: Path) -> None:
+    """Some seconds after what requests have left, the process leaves all the same, and says so by its exit code."""
+    with process(registry, plugin_path, OVLLAMA_STOP_SECONDS="1") as server:
+        held = server.infer_later(GOOD | {"sleep": 60})
+        while server.running("double") < 1:
+            time.sleep(0.01)
+        server.stop()
+        assert server.child.wait(timeout=15) == 1
+        with pytest.raises(httpx.TransportError):
+            held.result()
+
+
 def test_a_signal_while_models_are_loading(tmp_path: Path, tiny_files: Path, plugin_path: Path) -> None:
     """The model that is being loaded is finished, the others are not begun; no address is printed."""
     for suffix in ("xml", "bin"):

@@ -68,9 +68,6 @@ def _example(text: str) -> dict[str, Any]:
 _registry = click.option(
     "--registry", type=click.Path(path_type=Path), help="The registry of models.  [default: models/registry.json]"
 )
-_models_dir = click.option(
-    "--models-dir", type=click.Path(path_type=Path), default=Path("models"), show_default=True, help="Where models go."
-)
 _mirror = click.option(
     "--mirror",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -85,8 +82,14 @@ _mirror = click.option(
 @click.option("--root-path", help="What a proxy in front takes off the path.")
 @click.option("--max-batch-size", type=int, help="Requests in one inference.  [default: 8]")
 @click.option("--max-body-bytes", type=int, help="Largest inference request.  [default: 32 MiB]")
+@click.option("--max-bodies-bytes", type=int, help="All inference requests in progress.  [default: 1 GiB]")
+@click.option("--max-upload-bytes", type=int, help="Largest upload of a model.  [default: 4 GiB]")
+@click.option("--stop-seconds", type=int, help="What requests have left to end after SIGTERM.  [default: 60]")
 @click.option("--cache-dir", help="Where compiled models are kept; '' switches the cache off.")
+@click.option("--cors-origin", "cors_origins", multiple=True, help="A site whose pages may use the server.")
+@click.option("--disable-plugin", "disabled_plugins", multiple=True, help="A plugin that is not to be loaded.")
 @click.option("--default-model", "defaults", multiple=True, metavar="TYPE=NAME", help="The model active at start.")
+@click.option("--access-log", is_flag=True, default=None, help="A line on stderr for each request.")
 def serve(defaults: Sequence[str], **options: Any) -> None:
     """Serve the models of a registry over HTTP.
 
@@ -96,7 +99,8 @@ def serve(defaults: Sequence[str], **options: Any) -> None:
     from openvino_llama.server.serving import serve as run
 
     chosen = dict(_pair(each, "--default-model") for each in defaults)
-    settings = _settings(default_models=chosen, **options)
+    given = {name: value for name, value in options.items() if value != ()}
+    settings = _settings(default_models=chosen, **given)
     raise SystemExit(run(settings, on_ready=lambda address: click.echo(f"OpenVINO-Llama serves on {address}")))
 
 
@@ -154,38 +158,49 @@ def plugins(*, tracebacks: bool) -> None:
 
 @main.command(**_example("ovllama pull document_orientation face_detection"))
 @click.argument("names", nargs=-1)
-@_models_dir
+@_registry
 @_mirror
 @click.option("--starters", is_flag=True, help="All models that ovllama demo uses.")
-def pull(names: Sequence[str], models_dir: Path, mirror: Path | None, *, starters: bool) -> None:
-    """Fetch models and add them to the registry; without NAMES, list those that are known."""
+def pull(names: Sequence[str], registry: Path | None, mirror: Path | None, *, starters: bool) -> None:
+    """Fetch models into the registry's folder and add them to it; without NAMES, list those that are known."""
     known = _index()
     wanted = list(names) + [name for name, model in known.items() if starters and model.starter]
     if not wanted:
         for name, model in known.items():
             click.echo(f"{name:<24} {model.description} ({model.license})")
         return
+    path = _settings(registry=registry).registry
     for name in wanted:
-        _pull(name, known, models_dir, mirror)
+        _pull(name, known, path, mirror)
+
+
+@main.command(**_example("ovllama remove face_detection"))
+@click.argument("names", nargs=-1, required=True)
+@_registry
+def remove(names: Sequence[str], registry: Path | None) -> None:
+    """Take models out of the registry; their files stay where they are."""
+    from openvino_llama.registry import remove_entry
+
+    for name in names:
+        remove_entry(_settings(registry=registry).registry, name)
 
 
 @main.command(**_example("ovllama demo"))
-@_models_dir
+@_registry
 @_mirror
 @click.option("--port", type=int, help="Port to listen on; 0 picks a free one.  [default: 3000]")
 @click.option("--exit", "leave", is_flag=True, help="Stop after the requests instead of serving on.")
-def demo(models_dir: Path, mirror: Path | None, port: int | None, *, leave: bool) -> None:
+def demo(registry: Path | None, mirror: Path | None, port: int | None, *, leave: bool) -> None:
     """Pull the starter models, serve them, send a real request to each and keep serving."""
     from openvino_llama.cli.demo import show
     from openvino_llama.server.serving import serve as run
 
+    settings = _settings(registry=registry, port=port)
     known = {name: model for name, model in _index().items() if model.starter}
     for name in known:
-        _pull(name, known, models_dir, mirror)
-    settings = _settings(registry=models_dir / "registry.json", port=port)
-    raise SystemExit(
-        run(settings, on_ready=lambda address: show(address, known, models_dir / "samples", click.echo), leave=leave)
-    )
+        _pull(name, known, settings.registry, mirror)
+    samples = settings.registry.with_name("samples")
+    raise SystemExit(run(settings, on_ready=lambda address: show(address, known, samples, click.echo), leave=leave))
 
 
 @main.command(
@@ -198,6 +213,7 @@ def demo(models_dir: Path, mirror: Path | None, port: int | None, *, leave: bool
 )
 @click.option("--nn-graph", "graphs", multiple=True, metavar="NAME=PATH", help="A model that load_by_name finds.")
 @click.option("--env", "environment", multiple=True, metavar="K=V", help="A variable that the guest sees.")
+@click.option("--timeout", "deadline_s", type=float, help="Seconds that the guest may run.")
 @click.option("--early-tensor-types", is_flag=True, help="For guests of the first wasi-nn: u8 is 2 and i32 is 3.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def run(
@@ -206,8 +222,7 @@ def run(
     graphs: Sequence[str],
     environment: Sequence[str],
     arguments: Sequence[str],
-    *,
-    early_tensor_types: bool,
+    **options: Any,
 ) -> None:
     """Run any WASI preview1 command module that uses wasi_ephemeral_nn, with OpenVINO behind it."""
     from openvino_llama.sandbox.command import Command, Directory, run_command
@@ -218,7 +233,7 @@ def run(
         directories=tuple(Directory.parse(each) for each in dirs),
         environment=dict(_pair(each, "--env") for each in environment),
         graphs={name: Path(path) for name, path in (_pair(each, "--nn-graph") for each in graphs)},
-        early_tensor_types=early_tensor_types,
+        **options,
     )
     raise SystemExit(run_command(command))
 
@@ -241,14 +256,14 @@ def _index() -> dict[str, IndexedModel]:
     return read_index(_plugins().model_indexes())
 
 
-def _pull(name: str, known: dict[str, IndexedModel], models_dir: Path, mirror: Path | None) -> None:
+def _pull(name: str, known: dict[str, IndexedModel], registry: Path, mirror: Path | None) -> None:
     from openvino_llama.cli.progress import Bar
     from openvino_llama.sources import pull as fetch
 
     if name not in known:
         raise click.ClickException(f"no model {name!r} is known; ovllama pull lists those that are")
     with Bar(name) as bar:
-        fetch(known[name], name, models_dir, mirror=mirror, progress=bar)
+        fetch(known[name], name, registry.parent, mirror=mirror, progress=bar, registry_name=registry.name)
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:

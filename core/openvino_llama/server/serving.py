@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -23,21 +24,43 @@ from litestar import Litestar
 from openvino_llama.errors import ConfigError
 from openvino_llama.server.app import create_app
 from openvino_llama.server.settings import Settings
+from openvino_llama.server.state import Server
 
 __all__ = ["serve", "uvicorn_config"]
 
 logger = logging.getLogger(__name__)
 
+_GAVE_UP = 1
+"""Exit code when something did not come to its end."""
+_GRACE_SECONDS = 5.0
+"""Beyond the time that requests have left: for models to be freed."""
 _M_ARENA_MAX = -8  # of glibc's malloc.h
 
 
 class _Uvicorn(uvicorn.Server):
     """Stops gracefully at the first signal and at once at the second; exits with 0 after the first."""
 
+    def __init__(self, config: uvicorn.Config, state: Server) -> None:
+        super().__init__(config)
+        self._state = state
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if self.should_exit:
             os._exit(128 + sig)
         self.should_exit = True
+        self._state.stopping = True
+        self._give_up_later()
+
+    def _give_up_later(self) -> None:
+        """What never comes to its end (a wedged device, a plugin's hook) must not keep the process."""
+
+        def give_up() -> None:
+            logger.error("not everything came to its end in time; leaving all the same")
+            os._exit(_GAVE_UP)
+
+        timer = threading.Timer(self._state.settings.stop_seconds + _GRACE_SECONDS, give_up)
+        timer.daemon = True
+        timer.start()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -62,7 +85,9 @@ def serve(settings: Settings, on_ready: Callable[[str], None], *, leave: bool = 
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     app = create_app(settings)
     config = uvicorn_config(app, settings)
-    server = _Uvicorn(config)
+    if settings.access_log:
+        logging.getLogger("uvicorn.access").setLevel(logging.INFO)
+    server = _Uvicorn(config, app.state.server)
 
     async def run() -> None:
         announcing = asyncio.create_task(announce())
@@ -91,7 +116,7 @@ def uvicorn_config(app: Litestar, settings: Settings) -> uvicorn.Config:
         http=_protocol(),
         root_path=settings.root_path,
         log_config=None,
-        access_log=False,
+        access_log=settings.access_log,
         server_header=False,
         proxy_headers=False,  # a client could claim to be this host
         lifespan="on",

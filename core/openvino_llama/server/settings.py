@@ -41,6 +41,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """``OVLLAMA_CORS_ORIGINS``, separated by commas."""
     stop_seconds: Positive = 60
     """``OVLLAMA_STOP_SECONDS``: what accepted requests have left to end after SIGTERM."""
+    access_log: bool = False
+    """``OVLLAMA_ACCESS_LOG``: a line on stderr for each request."""
     api_key: Annotated[str, Meta(min_length=1)] | None = None
     """``OVLLAMA_API_KEY``: when set, every route but ``/health/*`` wants it."""
     disabled_plugins: tuple[str, ...] = ()
@@ -71,6 +73,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 _VARIABLES = {
     "MODEL_REGISTRY_PATH": "registry",
     "MAX_BATCH_SIZE": "max_batch_size",
+    "OVLLAMA_ACCESS_LOG": "access_log",
     "OVLLAMA_API_KEY": "api_key",
     "OVLLAMA_CACHE_DIR": "cache_dir",
     "OVLLAMA_CORS_ORIGINS": "cors_origins",
