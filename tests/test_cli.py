@@ -240,7 +240,8 @@ def test_pull_lists_fetches_and_registers(pullable: tuple[Path, Path], tmp_path:
 def test_pull_fails_in_a_line(pullable: tuple[Path, Path], tmp_path: Path) -> None:
     """An unknown model, a mirror that is no folder."""
     site, _ = pullable
-    assert "no model 'nobody' is known" in failed(ovllama(site, "pull", "nobody", "--registry", str(tmp_path / "r.json")))
+    unknown = ovllama(site, "pull", "nobody", "--registry", str(tmp_path / "r.json"))
+    assert "no model 'nobody' is known" in failed(unknown)
     assert "does not exist" in failed(ovllama(site, "pull", "pulled", "--mirror", str(tmp_path / "none")))
 
 
