@@ -122,4 +122,4 @@ def test_a_model_is_served(vision_environment: Environment) -> None:
         assert answer.json()["results"][0]["label"] == "red"
         assert client.get("/health/ready").status_code == 200
         assert client.get("/schema/swagger").status_code == 200
-        assert client.get("/schema-page/swagger-ui-bundle.js").status_code == 200
+        assert client.get("/schema-page/swagger_bundle.js").status_code == 200

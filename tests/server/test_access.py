@@ -26,7 +26,7 @@ ROUTES = [
     ("GET", "/schema"),
     ("GET", "/schema/openapi.json"),
     ("GET", "/schema/swagger"),
-    ("GET", "/schema-page/swagger-ui.css"),
+    ("GET", "/schema-page/swagger_style.css"),
     ("GET", "/extra"),
     *MANAGEMENT,
 ]

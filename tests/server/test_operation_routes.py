@@ -121,10 +121,12 @@ def test_the_page_needs_nothing_from_elsewhere(live: Live, path: str) -> None:
     links = re.findall(r"""(?:src|href)\s*=\s*["']([^"']+)["']""", page.text)
     assert len(links) >= 3
     for link in links:
+        if link == "data:,":  # no icon
+            continue
         answer = live.http.get(link)
         assert link.startswith("/")
         assert (answer.status_code, len(answer.content) > 100) == (200, True)
-    assert "SwaggerUIBundle" in live.http.get("/schema-page/swagger-ui-bundle.js").text
+    assert "SwaggerUIBundle" in live.http.get("/schema-page/swagger_bundle.js").text
     check_problem(live.http.get("/schema-page/../../etc/passwd"), 404)
     check_problem(live.http.get("/schema-page/..%2f..%2fpackage.json"), 404)
     check_problem(live.http.get("/schema-page/package.json"), 404)

@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 import msgspec
-from litestar import Router, get
+from litestar import Request, Router, get
 from litestar.exceptions import NotFoundException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import SwaggerRenderPlugin
@@ -23,30 +23,38 @@ from openvino_llama.server.bodies import MULTIPART
 
 __all__ = ["inference_operation", "openapi_config", "page_files", "upload_operation"]
 
-_ASSETS = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon-32x32.png": "image/png"}
+_ASSETS = {"swagger_bundle.js": "text/javascript", "swagger_style.css": "text/css"}
 _BINARY = {"type": "string", "format": "binary"}
-_ASSET_ROOT = "static/drf_spectacular_sidecar/swagger-ui-dist"
+_ASSET_ROUTE = "/schema-page/"
+
+
+class _Page(SwaggerRenderPlugin):
+    """Swagger UI with this server's own files, wherever a proxy has put the server."""
+
+    def __init__(self) -> None:
+        script, style = (_ASSET_ROUTE + name for name in _ASSETS)
+        icon = "<link rel='icon' href='data:,'>"
+        super().__init__(path="/swagger", js_url=script, standalone_preset_js_url=script, css_url=style, favicon=icon)
+
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+        """The page, its files below the root path."""
+        below = f'"{request.scope.get("root_path", "")}{_ASSET_ROUTE}'
+        return super().render(request, openapi_schema).replace(f'"{_ASSET_ROUTE}'.encode(), below.encode())
 
 
 def openapi_config(version: str) -> OpenAPIConfig:
     """The document, and Swagger UI at ``/schema``."""
-    page = SwaggerRenderPlugin(
-        path="/swagger",
-        js_url="/schema-page/swagger-ui-bundle.js",
-        css_url="/schema-page/swagger-ui.css",
-        standalone_preset_js_url="/schema-page/swagger-ui-bundle.js",
-        favicon="<link rel='icon' type='image/png' href='/schema-page/favicon-32x32.png'>",
-    )
+    page = _Page()
     return OpenAPIConfig(
         title="OpenVINO-Llama", version=version, path="/schema", render_plugins=[page], use_handler_docstrings=True
     )
 
 
-@get("/schema-page/{name:str}", include_in_schema=False, sync_to_thread=True)
+@get(_ASSET_ROUTE + "{name:str}", include_in_schema=False, sync_to_thread=True)
 def _page_file(name: FromPath[str]) -> Response[bytes]:
     if name not in _ASSETS:
         raise NotFoundException
-    content = (files("drf_spectacular_sidecar") / _ASSET_ROOT / name).read_bytes()
+    content = (files("offapi") / name).read_bytes()
     return Response(content, media_type=_ASSETS[name], headers={"Cache-Control": "max-age=86400"})
 
 
