@@ -15,7 +15,7 @@ import pytest
 
 from openvino_llama import InferenceRequest, RegistryEntry
 from openvino_llama.backends.openvino import OpenVINOBackend
-from openvino_llama.config import Batching, Isolation, Limits
+from openvino_llama.config import Batching, Defaults, Isolation, Limits
 from openvino_llama.errors import (
     ConfigError,
     HookError,
@@ -42,7 +42,9 @@ class Shelf:
         self.sandbox = Sandbox()
         plugins = Plugins()
         plugins.add(tiny, name="tiny")
-        self.models = Models(plugins, self.sandbox, [OpenVINOBackend()], SilentObserver(), defaults=defaults)
+        self.models = Models(
+            plugins, self.sandbox, [OpenVINOBackend()], SilentObserver(), Defaults(active=defaults or {})
+        )
 
     def load(self, name: str, file: str = "double.xml", **entry: Any) -> None:
         limits = entry.pop("limits", Limits(workers=1))

@@ -20,7 +20,7 @@ from openvino_llama.specs import TensorSpec, check_tensors
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Batching", "Isolation", "Limits", "ModelConfig", "ModelType", "RegistryEntry", "typed_config"]
+__all__ = ["Batching", "Defaults", "Isolation", "Limits", "ModelConfig", "ModelType", "RegistryEntry", "typed_config"]
 
 
 class Isolation(Enum):
@@ -39,8 +39,8 @@ class Batching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """None is the server's default; 1 switches batching off."""
 
     def __post_init__(self) -> None:
-        if self.max_batch_size is not None and self.max_batch_size < 1:
-            raise ValueError(f"max_batch_size must be at least 1, not {self.max_batch_size}")
+        if self.max_batch_size is not None and not 1 <= self.max_batch_size <= 65_536:
+            raise ValueError(f"max_batch_size must be at least 1 and at most 65536, not {self.max_batch_size}")
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,60 +56,67 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Time that a request may take from arrival to answer, in seconds."""
     queue_size: int = 64
     """Requests that may wait."""
+    max_sequence_length: int | None = None
+    """Tokens of an input, for model types whose inputs are sequences: their plugins see to it; None is the server's."""
     workers: int | None = None
     """Worker threads; None is one for each infer request that OpenVINO finds optimal."""
 
     def __post_init__(self) -> None:
-        for field in ("memory_mib", "table_elements", "handles", "deadline_s", "queue_size", "workers"):
+        for field, most in _CEILINGS.items():
             value = getattr(self, field)
-            if value is not None and not value > 0:
-                raise ValueError(f"{field} must be positive, not {value}")
-        if self.memory_mib > 4096:
-            raise ValueError(f"memory_mib must be at most 4096 (32-bit guests), not {self.memory_mib}")
+            if value is not None and not 0 < value <= most:  # nor is NaN
+                raise ValueError(f"{field} must be positive and at most {most}, not {value}")
 
 
-class RegistryEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
-    """One model as a registry states it."""
+_CEILINGS = {
+    "memory_mib": 4096,  # what 32-bit guests can address
+    "table_elements": 10_000_000,
+    "handles": 65_536,
+    "deadline_s": 86_400,
+    "queue_size": 1_000_000,
+    "max_sequence_length": 10_000_000,
+    "workers": 1024,
+}
+
+
+class _Stated(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What an entry and the ModelConfig made of it have in common."""
 
     type: str
     """Name of the model type, which a plugin registers: ``vision``, ``text``..."""
     task: str
     """One of the model type's tasks."""
-    files: dict[str, str]
-    """Role -> path. ``model`` is the graph; ``weights`` its second file where the format has one."""
-    config: dict[str, Any] = {}
-    """What the plugin of this model type declares: read into its own Struct."""
     device: str = "CPU"
     """An OpenVINO device: CPU, GPU, NPU, AUTO..."""
     properties: dict[str, str | int | float | bool] = {}
     """OpenVINO properties for this model, for example ``{"PERFORMANCE_HINT": "LATENCY"}``."""
     inputs: tuple[TensorSpec, ...] = ()
-    """Specs of the model's inputs; read from the model where it states none."""
+    """Specs of the model's inputs; read from the model where the registry states none."""
     outputs: tuple[TensorSpec, ...] = ()
-    """Specs of the model's outputs; read from the model where it states none."""
+    """Specs of the model's outputs; read from the model where the registry states none."""
     batching: Batching = Batching()
     limits: Limits = Limits()
     isolation: Isolation | None = None
     """None is ``pooled`` for the built-in guest and ``per_request`` for a plugin's own."""
 
 
-class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, eq=False, weakref=True):
+class RegistryEntry(_Stated, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """One model as a registry states it."""
+
+    files: dict[str, str]
+    """Role -> path. ``model`` is the graph; ``weights`` its second file where the format has one."""
+    config: dict[str, Any] = {}
+    """What the plugin of this model type declares: read into its own Struct."""
+
+
+class ModelConfig(_Stated, frozen=True, forbid_unknown_fields=True, kw_only=True, eq=False, weakref=True):
     """One model as everything in this process sees it. Compared by identity, so that it can be a cache's key."""
 
     name: str
-    type: str
-    task: str
     files: dict[str, Path]
     """Role -> absolute path, checked to lie in the models folder."""
     config: Any
     """The plugin's own Struct: VisionConfig, TextConfig..."""
-    device: str = "CPU"
-    properties: dict[str, str | int | float | bool] = {}
-    inputs: tuple[TensorSpec, ...] = ()
-    outputs: tuple[TensorSpec, ...] = ()
-    batching: Batching = Batching()
-    limits: Limits = Limits()
-    isolation: Isolation | None = None
 
     def input_specs(self) -> tuple[TensorSpec, ...]:
         """The tensors that the compiled model takes, in its order; empty before the model has been read."""
@@ -122,6 +129,15 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     def validate_input(self, tensors: Mapping[str, NDArray[Any]]) -> None:
         """Raise InvalidTensorError unless there is exactly one fitting tensor for each input."""
         check_tensors(self.inputs, tensors)
+
+
+class Defaults(msgspec.Struct, frozen=True):
+    """What holds where a registry entry states nothing."""
+
+    max_batch_size: int = 8
+    max_sequence_length: int = 2048
+    active: Mapping[str, str] = {}
+    """Model type -> name of the model that is to be active."""
 
 
 class ModelType(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,7 +177,7 @@ def typed_config(name: str, entry: RegistryEntry, model_type: ModelType, locate:
     except msgspec.ValidationError as error:
         raise ConfigError(f"model {name!r}, field 'config': {error}") from error
     files = {role: _located(name, role, path, locate) for role, path in entry.files.items()}
-    shared = {field: getattr(entry, field) for field in _SHARED_FIELDS}
+    shared = {field: getattr(entry, field) for field in _Stated.__struct_fields__}
     return ModelConfig(name=name, files=files, config=config, **shared)
 
 
@@ -170,6 +186,3 @@ def _located(name: str, role: str, path: str, locate: Callable[[str], Path]) -> 
         return locate(path)
     except ConfigError as error:
         raise ConfigError(f"model {name!r}, field 'files.{role}': {error}") from error
-
-
-_SHARED_FIELDS = tuple(field for field in RegistryEntry.__struct_fields__ if field not in ("files", "config"))

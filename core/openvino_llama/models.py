@@ -11,7 +11,8 @@ import gc
 import logging
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from openvino_llama.backends.base import Backend, Graph
-from openvino_llama.config import Batching, Isolation, ModelConfig, ModelType, RegistryEntry, typed_config
+from openvino_llama.config import Batching, Defaults, Isolation, ModelConfig, ModelType, RegistryEntry, typed_config
 from openvino_llama.errors import (
     ConfigError,
     HookError,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from openvino_llama.plugins import ModelHooks, Plugins
     from openvino_llama.sandbox.engine import GuestModule, Sandbox
 
-__all__ = ["Locate", "Model", "Models", "State"]
+__all__ = ["Locate", "Model", "Models", "State", "open_models"]
 
 logger = logging.getLogger(__name__)
 
@@ -138,17 +139,19 @@ class Models:
         sandbox: Sandbox,
         backends: Sequence[Backend],
         observer: Observer,
-        *,
-        max_batch_size: int = 8,
-        defaults: Mapping[str, str] | None = None,
+        defaults: Defaults | None = None,
     ) -> None:
-        """``backends`` begins with OpenVINO's; ``defaults`` maps endpoints to the model that is to be active."""
+        """``backends`` begins with OpenVINO's."""
         self._plugins = plugins
         self._sandbox = sandbox
         self._backends = backends
         self._observer = observer
-        self._max_batch_size = max_batch_size
-        self._defaults = dict(defaults or {})
+        self._defaults = defaults or Defaults()
+        wanted = self._defaults.active
+        self._wanted = {
+            each.endpoint: wanted[each.name] for each in plugins.model_types.values() if each.name in wanted
+        }
+        """Endpoint -> name of the model that is to be active."""
         self._models: dict[str, Model] = {}
         self._active: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -182,7 +185,7 @@ class Models:
 
     def missing_defaults(self) -> dict[str, str]:
         """Name of each default model that is not active -> what is wrong with it."""
-        missing = [name for endpoint, name in self._defaults.items() if endpoint not in self._active]
+        missing = [name for endpoint, name in self._wanted.items() if endpoint not in self._active]
         return {name: f"the default model {name!r} is not there, or could not be loaded" for name in missing}
 
     # ---- changing -----------------------------------------------------------------------------------------------
@@ -262,7 +265,7 @@ class Models:
 
     def _activate_if_wanted(self, name: str, endpoint: str) -> bool:
         """Activate a model if its endpoint has none, and no other model is meant to be the endpoint's."""
-        wanted = endpoint not in self._active and self._defaults.get(endpoint, name) == name
+        wanted = endpoint not in self._active and self._wanted.get(endpoint, name) == name
         if wanted:
             self._active[endpoint] = name
         return wanted
@@ -311,10 +314,12 @@ class Models:
 
     def _completed(self, config: ModelConfig, *, built_in: bool) -> ModelConfig:
         """The configuration with the server's defaults in place of None."""
-        size = config.batching.max_batch_size or self._max_batch_size
+        size = config.batching.max_batch_size or self._defaults.max_batch_size
         isolation = config.isolation or (Isolation.POOLED if built_in else Isolation.PER_REQUEST)
         batching = msgspec.structs.replace(config.batching, max_batch_size=size)
-        return msgspec.structs.replace(config, batching=batching, isolation=isolation)
+        length = config.limits.max_sequence_length or self._defaults.max_sequence_length
+        limits = msgspec.structs.replace(config.limits, max_sequence_length=length)
+        return msgspec.structs.replace(config, batching=batching, limits=limits, isolation=isolation)
 
     def _make_guest(self, module: GuestModule, graph: Graph, config: ModelConfig, model_type: ModelType) -> Guest:
         # Only the built-in guest is known to leave its inputs alone during compute.
@@ -327,6 +332,29 @@ class Models:
             borrow=borrow,
         )
         return Guest(self._sandbox.instantiate(module, nn, config.limits), config, streaming=model_type.streaming)
+
+
+@contextmanager
+def open_models(
+    plugins: Plugins,
+    observer: Observer,
+    cache_dir: Path | None = None,
+    defaults: Defaults | None = None,
+) -> Iterator[Models]:
+    """Everything that models need, put together: sandbox, OpenVINO, the plugins' backends; at the end, all is drained.
+
+    ``cache_dir`` is where compiled models are kept.
+    """
+    from openvino_llama.backends.openvino import OpenVINOBackend
+    from openvino_llama.sandbox.engine import Sandbox
+
+    sandbox = Sandbox()
+    models = Models(plugins, sandbox, [OpenVINOBackend(cache_dir), *plugins.backends()], observer, defaults)
+    try:
+        yield models
+    finally:
+        models.close()
+        sandbox.close()
 
 
 def _with_specs(config: ModelConfig, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> ModelConfig:

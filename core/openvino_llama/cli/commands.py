@@ -81,6 +81,7 @@ _mirror = click.option(
 @click.option("--port", type=int, help="Port to listen on; 0 picks a free one.  [default: 3000]")
 @click.option("--root-path", help="What a proxy in front takes off the path.")
 @click.option("--max-batch-size", type=int, help="Requests in one inference.  [default: 8]")
+@click.option("--max-sequence-length", type=int, help="Tokens of an input that is a sequence.  [default: 2048]")
 @click.option("--max-body-bytes", type=int, help="Largest inference request.  [default: 32 MiB]")
 @click.option("--max-bodies-bytes", type=int, help="All inference requests in progress.  [default: 1 GiB]")
 @click.option("--max-upload-bytes", type=int, help="Largest upload of a model.  [default: 4 GiB]")

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import mimetypes
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from openvino_llama.backends.openvino import OpenVINOBackend
 from openvino_llama.config import ModelType
 from openvino_llama.errors import InvalidInputError, ModelNotFoundError, NotAcceptableError, UnsupportedMediaTypeError
 from openvino_llama.hookspecs import InferenceRequest, Reply
-from openvino_llama.models import Models
+from openvino_llama.models import open_models
 from openvino_llama.pipeline import read_parameters
-from openvino_llama.plugins import Plugins, load_plugins
+from openvino_llama.plugins import load_plugins
 from openvino_llama.registry import locate, read_registry
 from openvino_llama.runner import SilentObserver
 from openvino_llama.sandbox.deadline import Deadline
-from openvino_llama.sandbox.engine import Sandbox
 
 if TYPE_CHECKING:
     from openvino_llama.server.settings import Settings
@@ -49,7 +46,7 @@ def infer_file(
     entry = registry.entries[name]
     plugins = load_plugins(settings.disabled_plugins)
     request = _request(plugins.model_type(entry.type), file, parameters, media_type, accept)
-    with _models(settings, plugins) as models:
+    with open_models(plugins, SilentObserver(), settings.cache_dir, settings.model_defaults()) as models:
         model = models.load(name, entry, partial(locate, registry=settings.registry))
         job = model.serving.runner.submit(request, Deadline(entry.limits.deadline_s))
         result = job.future.result()
@@ -72,15 +69,3 @@ def _request(
         raise InvalidInputError(f"{file.name} is empty")
     values = read_parameters(model_type, parameters)
     return InferenceRequest(body, media_type, values, accept or model_type.produces[0])
-
-
-@contextmanager
-def _models(settings: Settings, plugins: Plugins) -> Iterator[Models]:
-    sandbox = Sandbox()
-    backends = [OpenVINOBackend(settings.cache_dir), *plugins.backends()]
-    models = Models(plugins, sandbox, backends, SilentObserver(), max_batch_size=settings.max_batch_size)
-    try:
-        yield models
-    finally:
-        models.close()
-        sandbox.close()

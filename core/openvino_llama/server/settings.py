@@ -1,4 +1,4 @@
-"""What an operator may set, from the environment or from ``ovllama serve``'s options. Knows nothing of what uses it."""
+"""What an operator may set, from the environment or from ``ovllama serve``'s options."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from openvino_llama.config import Defaults
 from openvino_llama.errors import ConfigError
 
 __all__ = ["Settings"]
@@ -31,6 +32,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """``OVLLAMA_ROOT_PATH``: what a proxy in front takes off the path."""
     max_batch_size: Positive = 8
     """``MAX_BATCH_SIZE``: requests in one inference, where the model's batch dimension is dynamic."""
+    max_sequence_length: Positive = 2048
+    """``MAX_SEQUENCE_LENGTH``: tokens of an input, for model types whose inputs are sequences."""
     max_body_bytes: Positive = 32 << 20
     """``OVLLAMA_MAX_BODY_BYTES``: of an inference request, after decompression too."""
     max_bodies_bytes: Positive = 1 << 30
@@ -51,6 +54,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """``OVLLAMA_CACHE_DIR``: where compiled models are kept; empty switches the cache off."""
     default_models: dict[str, str] = {}
     """Model type -> name of the model that is active at start: ``DEFAULT_VISION_MODEL`` is that of ``vision``."""
+
+    def model_defaults(self) -> Defaults:
+        """Those of them that hold where a registry entry states nothing."""
+        return Defaults(self.max_batch_size, self.max_sequence_length, self.default_models)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None, **options: Any) -> Settings:
@@ -73,6 +80,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 _VARIABLES = {
     "MODEL_REGISTRY_PATH": "registry",
     "MAX_BATCH_SIZE": "max_batch_size",
+    "MAX_SEQUENCE_LENGTH": "max_sequence_length",
     "OVLLAMA_ACCESS_LOG": "access_log",
     "OVLLAMA_API_KEY": "api_key",
     "OVLLAMA_CACHE_DIR": "cache_dir",

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openvino_llama.errors import ConfigError, OpenVINOLlamaError
-from openvino_llama.models import Models
+from openvino_llama.models import Models, open_models
 from openvino_llama.pipeline import Pipeline
 from openvino_llama.plugins import Plugins
 from openvino_llama.registry import Registry, locate, read_registry
@@ -84,7 +84,8 @@ class Server:
     @asynccontextmanager
     async def lifespan(self, _: Any = None) -> AsyncIterator[None]:
         """Make engine, backends and models; load the registry's models in the background; at the end, drain."""
-        sandbox, models = await asyncio.to_thread(self._build)
+        opened = self._open_models()
+        models = await asyncio.to_thread(opened.__enter__)
         self._pipeline = Pipeline(models)
         self.metrics.watch(models.all)
         loading = asyncio.create_task(self._load_registry())
@@ -93,26 +94,12 @@ class Server:
         finally:
             self.stopping = True
             await loading
-            await asyncio.to_thread(models.close)
-            await asyncio.to_thread(sandbox.close)
+            await asyncio.to_thread(opened.__exit__, None, None, None)
             for name in list(self._uploads):
                 self.drop_upload(name)
 
-    def _build(self) -> tuple[Any, Models]:
-        from openvino_llama.backends.openvino import OpenVINOBackend
-        from openvino_llama.sandbox.engine import Sandbox
-
-        sandbox = Sandbox()
-        endpoints = {each.name: each.endpoint for each in self.plugins.model_types.values()}
-        wanted = self.settings.default_models
-        return sandbox, Models(
-            self.plugins,
-            sandbox,
-            [OpenVINOBackend(self.settings.cache_dir), *self.plugins.backends()],
-            self.metrics,
-            max_batch_size=self.settings.max_batch_size,
-            defaults={endpoints[kind]: name for kind, name in wanted.items() if kind in endpoints},
-        )
+    def _open_models(self) -> AbstractContextManager[Models]:
+        return open_models(self.plugins, self.metrics, self.settings.cache_dir, self.settings.model_defaults())
 
     async def _load_registry(self) -> None:
         try:
