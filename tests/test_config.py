@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import pkgutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 import openvino_llama
 from openvino_llama import DataType, ModelConfig, ModelType, RegistryEntry, TensorSpec
-from openvino_llama.config import Limits, typed_config
+from openvino_llama.config import Batching, Limits, typed_config
 from openvino_llama.errors import ConfigError, InvalidInputError, InvalidTensorError
 from openvino_llama.pipeline import read_parameters
 from openvino_llama.server.settings import Settings
@@ -77,14 +78,31 @@ def test_configs_are_keys_of_caches() -> None:
     assert len({first, second}) == 2
 
 
-@pytest.mark.parametrize("field", ["memory_mib", "table_elements", "handles", "deadline_s", "queue_size", "workers"])
-def test_limits_are_positive(field: str) -> None:
-    """Zero is no limit that anybody could mean."""
-    for wrong in (0, -1):
-        with pytest.raises(ValueError, match=f"{field} must be positive"):
+@pytest.mark.parametrize(
+    ("field", "most"),
+    [
+        ("memory_mib", 4096),
+        ("table_elements", 10_000_000),
+        ("handles", 65_536),
+        ("deadline_s", 86_400),
+        ("queue_size", 1_000_000),
+        ("workers", 1024),
+    ],
+)
+def test_limits_have_limits(field: str, most: Any) -> None:
+    """Zero is none that anybody could mean, and a million threads are none; the message says the range."""
+    wrongs: tuple[Any, ...] = (0, -1, most + 1, 10**30, math.inf, math.nan)
+    for wrong in wrongs:
+        with pytest.raises(ValueError, match=f"{field} must be positive and at most {most}, not "):
             Limits(**{field: wrong})
-    with pytest.raises(ValueError, match="32-bit"):
-        Limits(memory_mib=4097)
+    assert getattr(Limits(**{field: most}), field) == most
+
+
+def test_batches_have_limits() -> None:
+    """At least one request, and no more than any memory could hold."""
+    for wrong in (0, -1, 65_537):
+        with pytest.raises(ValueError, match=f"max_batch_size must be at least 1 and at most 65536, not {wrong}"):
+            Batching(max_batch_size=wrong)
 
 
 def test_parameters_come_from_texts() -> None:

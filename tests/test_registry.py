@@ -83,8 +83,14 @@ class TestRead:
         ("change", "problem"),
         [
             ({"limits": {"queue_size": "3"}}, "model 'bad', field 'limits.queue_size': Expected int, got str"),
-            ({"limits": {"queue_size": 0}}, "model 'bad', field 'limits': queue_size must be positive, not 0"),
-            ({"limits": {"memory_mib": 5000}}, "model 'bad', field 'limits': memory_mib must be at most 4096"),
+            (
+                {"limits": {"queue_size": 0}},
+                "model 'bad', field 'limits': queue_size must be positive and at most 1000000, not 0",
+            ),
+            (
+                {"limits": {"memory_mib": 5000}},
+                "model 'bad', field 'limits': memory_mib must be positive and at most 4096",
+            ),
             ({"limits": {"que": 1}}, "model 'bad', field 'limits.que': there is no such field"),
             ({"batching": {"max_batch_size": 0}}, "model 'bad', field 'batching': max_batch_size must be at least 1"),
             ({"typ": "vision"}, "model 'bad', field 'typ': there is no such field"),

@@ -86,6 +86,8 @@ class _Stated(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Name of the model type, which a plugin registers: ``vision``, ``text``..."""
     task: str
     """One of the model type's tasks."""
+    files: Any
+    config: Any  # both are of another type in each, and stand here for the order in which an entry is written
     device: str = "CPU"
     """An OpenVINO device: CPU, GPU, NPU, AUTO..."""
     properties: dict[str, str | int | float | bool] = {}
@@ -177,8 +179,8 @@ def typed_config(name: str, entry: RegistryEntry, model_type: ModelType, locate:
     except msgspec.ValidationError as error:
         raise ConfigError(f"model {name!r}, field 'config': {error}") from error
     files = {role: _located(name, role, path, locate) for role, path in entry.files.items()}
-    shared = {field: getattr(entry, field) for field in _Stated.__struct_fields__}
-    return ModelConfig(name=name, files=files, config=config, **shared)
+    stated = {field: getattr(entry, field) for field in _Stated.__struct_fields__}
+    return ModelConfig(name=name, **(stated | {"files": files, "config": config}))
 
 
 def _located(name: str, role: str, path: str, locate: Callable[[str], Path]) -> Path:

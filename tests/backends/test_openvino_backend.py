@@ -15,7 +15,7 @@ from tests.sandbox import support
 
 from openvino_llama.backends.base import Encoding, Target
 from openvino_llama.backends.openvino import OpenVINOBackend, OpenVINOGraph
-from openvino_llama.config import ModelConfig
+from openvino_llama.config import Limits, ModelConfig
 from openvino_llama.errors import (
     ConfigError,
     InferenceError,
@@ -124,6 +124,14 @@ def test_a_device_that_is_not_here(open_model: Open, backend: OpenVINOBackend, t
     builders = [memoryview(each) for each in support.serialized(support.relu(), tmp_path)]
     with pytest.raises(UnsupportedTargetError, match="there is CPU"):
         backend.load(builders, Encoding.OPENVINO, Target.TPU)
+
+
+def test_a_model_that_no_guest_could_hold(open_model: Open) -> None:
+    """Is refused before it is compiled, with what it needs; sizes that nobody knows are not counted."""
+    with pytest.raises(ModelLoadError, match=r"take 2 MiB; its guest has 1 \(limits.memory_mib\)"):
+        open_model(support.relu((1, 1 << 18)), limits=Limits(memory_mib=1))
+    open_model(support.relu((-1, 1 << 18)), limits=Limits(memory_mib=1))
+    open_model(support.relu((1, 1 << 18)), limits=Limits(memory_mib=2))
 
 
 def test_properties_reach_openvino(open_model: Open) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import openvino as ov
 import pytest
 from tests.sandbox import support
-from tests.sandbox.support import CountingGraph, Prober, probe
+from tests.sandbox.support import CountingGraph, ForeignGraph, Prober, probe
 from wasm.build import compile_guest
 
 from openvino_llama.backends.base import Graph
@@ -60,7 +60,10 @@ def graphs(open_model: Open) -> Mapping[str, Graph]:
         "two": support.two_inputs(),
         "scalar": support.relu(()),
     } | {kind: support.same_type(kind) for kind in support.TYPES}
-    return {name: open_model(each) for name, each in made.items()} | {"count": CountingGraph()}
+    return {name: open_model(each) for name, each in made.items()} | {
+        "count": CountingGraph(),
+        "foreign": ForeignGraph(),
+    }
 
 
 @pytest.fixture(scope="session")

@@ -153,6 +153,18 @@ class CountingContext:
         self._value = None
 
 
+class ForeignGraph(CountingGraph):
+    """A graph of a backend that raises what it likes."""
+
+    def create_context(self) -> CountingContext:
+        return ForeignContext()
+
+
+class ForeignContext(CountingContext):
+    def compute(self) -> None:
+        raise OSError("cannot open /secret/file")
+
+
 # ---- formats, hand-encoded ------------------------------------------------------------------------------------------
 
 

@@ -121,6 +121,15 @@ def test_what_the_host_noticed_is_the_error(make: Make) -> None:
         guest.infer([{"x": np.zeros((1, 5), np.float32)}])
 
 
+def test_the_text_of_a_foreign_exception_stays_inside(make: Make) -> None:
+    """It may have a path in it: clients are told that the inference failed, the log has the cause."""
+    guest = make("foreign")
+    with pytest.raises(InferenceError) as caught:
+        guest.infer([{"start": np.array([1], np.int32)}])
+    assert str(caught.value) == "the inference failed"
+    assert "/secret" in str(caught.value.__cause__)
+
+
 def test_what_the_guest_noticed_is_an_error(make: Make) -> None:
     """A rejected tensor that the host never saw."""
     guest = make("dynamic")

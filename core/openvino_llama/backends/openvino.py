@@ -82,6 +82,7 @@ class OpenVINOBackend:
         _check_names(config.outputs, _specs(model.outputs))
         with _as_load_error("prepare"):
             model = prepare(model, _specs(model.inputs), _specs(model.outputs))
+        _check_size([*_specs(model.inputs), *_specs(model.outputs)], config.limits.memory_mib)
         return self._compile(model, config.device, dict(config.properties))
 
     def load(self, builders: Sequence[memoryview], encoding: Encoding, target: Target) -> OpenVINOGraph:
@@ -311,6 +312,16 @@ def _check_names(stated: Sequence[TensorSpec], found: Sequence[TensorSpec]) -> N
         if types.get(spec.name) is not spec.data_type:
             has = ", ".join(f"{name} ({kind.value})" for name, kind in types.items())
             raise ConfigError(f"the registry states a tensor {spec.name} ({spec.data_type.value}); the model has {has}")
+
+
+def _check_size(specs: Sequence[TensorSpec], memory_mib: int) -> None:
+    """Raise ModelLoadError for a model whose tensors no guest of this size could hold."""
+    needed = sum(spec.nbytes or 0 for spec in specs)
+    if needed > memory_mib << 20:
+        raise ModelLoadError(
+            f"the model's inputs and outputs take {-(-needed >> 20)} MiB; "
+            f"its guest has {memory_mib} (limits.memory_mib)"
+        )
 
 
 def _specs(ports: Sequence[Any]) -> list[TensorSpec]:

@@ -126,7 +126,7 @@ def _open_graphs(command: Command, backend: Backend) -> dict[str, Graph]:
     for name, path in command.graphs.items():
         if not path.is_file():
             raise ConfigError(f"graph {name!r}: there is no file {str(path)!r}")
-        config = ModelConfig(name=name, type="", task="", files={"model": path}, config=None)
+        config = ModelConfig(name=name, type="", task="", files={"model": path}, config=None, limits=command.limits)
         graphs[name] = backend.open(config, lambda model, _inputs, _outputs: model)
     return graphs
 

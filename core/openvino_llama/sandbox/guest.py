@@ -204,7 +204,7 @@ def _error(code: int, failure: BaseException | None) -> BaseException:
     if code == -3:
         error = InvalidTensorError("the guest found that the tensors do not fit the model's specs")
     elif code == -4:
-        error = InferenceError(f"the inference failed: {failure}" if failure else "the inference failed")
+        error = InferenceError("the inference failed")  # a foreign exception's text is for the log, not for clients
     else:
         error = SandboxError(f"the guest answered {code}")
     error.__cause__ = failure
