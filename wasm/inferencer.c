@@ -73,6 +73,7 @@ typedef struct {
     model_config config;
     uint32_t graph;
     uint32_t context;
+    bool unfinished; /* a stream has begun and not come to its end */
     buffer buffers[MAX_TENSORS];
     nn_tensor outputs[MAX_TENSORS];
 } model;
@@ -299,11 +300,18 @@ static int collect(model *model, get_output get, infer_result *result) {
     return OK;
 }
 
+/* End a stream that the caller has not read to its end. */
+static void finish(model *model) {
+    if (model->unfinished) nn_fini_single(model->context);
+    model->unfinished = false;
+}
+
 static int next(model *model, infer_result *result) {
+    model->unfinished = true;
     int error = nn_compute_single(model->context);
     if (error == NN_SUCCESS) return collect(model, nn_get_output_single, result);
     if (error < NN_END_OF_SEQUENCE || error > NN_PROMPT_TOO_LONG) return INFERENCE_FAILURE;
-    nn_fini_single(model->context);
+    finish(model);
     return error; /* the codes of the FFI are those of WASI-NN here */
 }
 
@@ -318,6 +326,7 @@ EXPORT("infer") int infer(const nn_tensor *tensors, uint32_t num_tensors, infer_
     if (num_tensors != config->num_inputs) return INVALID_TENSOR;
     for (uint32_t i = 0; i < num_tensors; i++)
         if (!fits(&tensors[i], &config->inputs[i])) return INVALID_TENSOR;
+    finish(current);
     for (uint32_t i = 0; i < num_tensors; i++)
         if (nn_set_input(current->context, i, &tensors[i]) != NN_SUCCESS) return INVALID_TENSOR;
     return config->model_type == STREAMING ? next(current, result) : compute(current, result);

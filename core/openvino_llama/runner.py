@@ -32,6 +32,7 @@ from openvino_llama.errors import (
 from openvino_llama.hookspecs import InferenceRequest
 from openvino_llama.jobs import Finish, Job, LastOf
 from openvino_llama.sandbox.deadline import Deadline
+from openvino_llama.sandbox.guest import StreamEnd
 from openvino_llama.specs import DYNAMIC
 
 if TYPE_CHECKING:
@@ -261,7 +262,7 @@ class Runner:
             spent = time.perf_counter() - started
             self._observer.stage(self._config.name, "compute", guest.compute_seconds)
             self._observer.stage(self._config.name, "sandbox", spent - guest.compute_seconds)
-        if outputs is None:
+        if isinstance(outputs, StreamEnd):
             raise SandboxError("the guest ended a stream before its first output")
         return outputs
 

@@ -97,8 +97,12 @@ class CountingGraph:
     outputs = (TensorSpec("value", (1,), DataType.I32),)
     parallelism = 1
 
+    def __init__(self) -> None:
+        self.finished = 0
+        """How many streams were ended, by themselves or not."""
+
     def create_context(self) -> CountingContext:
-        return CountingContext()
+        return CountingContext(self)
 
     def close(self) -> None:
         pass
@@ -107,7 +111,8 @@ class CountingGraph:
 class CountingContext:
     """A start over 100 is a prompt too long, ten values fill the context, and 99 hangs until it is cancelled."""
 
-    def __init__(self) -> None:
+    def __init__(self, graph: CountingGraph) -> None:
+        self._graph = graph
         self._next: int | None = None
         self._given = 0
         self._value: NDArray[Any] | None = None
@@ -145,6 +150,7 @@ class CountingContext:
 
     def finish(self) -> None:
         self._next = None
+        self._graph.finished += 1
 
     def cancel(self) -> None:
         self.cancelled.set()
@@ -157,7 +163,7 @@ class ForeignGraph(CountingGraph):
     """A graph of a backend that raises what it likes."""
 
     def create_context(self) -> CountingContext:
-        return ForeignContext()
+        return ForeignContext(self)
 
 
 class ForeignContext(CountingContext):

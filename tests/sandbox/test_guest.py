@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.sandbox.support import config_of, wat
+from tests.sandbox.support import CountingGraph, config_of, wat
 
 from openvino_llama.backends.base import Graph
 from openvino_llama.backends.openvino import OpenVINOBackend
@@ -24,7 +24,7 @@ from openvino_llama.errors import (
     SandboxError,
 )
 from openvino_llama.sandbox.engine import Sandbox
-from openvino_llama.sandbox.guest import BUILT_IN, Guest
+from openvino_llama.sandbox.guest import BUILT_IN, Guest, StreamEnd
 from openvino_llama.sandbox.wasi_nn import WasiNN
 from openvino_llama.specs import DataType, TensorSpec
 
@@ -58,7 +58,7 @@ def test_infer(make: Make) -> None:
     guest = make("relu")
     for factor in (1, -1, 3):
         outputs = guest.infer([{"x": factor * FOUR}])
-        assert outputs is not None
+        assert not isinstance(outputs, StreamEnd)
         assert list(outputs) == ["y"]
         assert (outputs["y"] == np.maximum(factor * FOUR, 0)).all()
         assert guest.compute_seconds > 0
@@ -69,7 +69,7 @@ def test_every_tensor_type(make: Make, kind: str) -> None:
     """Types pass as they are."""
     array = np.array([1, 2, 100], DataType(kind).numpy)
     outputs = make(kind).infer([{"x": array}])
-    assert outputs is not None
+    assert not isinstance(outputs, StreamEnd)
     assert outputs["y"].dtype == array.dtype
     assert (outputs["y"] == array + array).all()
 
@@ -80,7 +80,7 @@ def test_several_requests_in_one_inference(make: Make) -> None:
     for rows in ((1,), (2, 3), (1, 1, 1), (300,), (0,), (5, 0)):
         arrays = [np.full((count, 4), count, np.float32) for count in rows]
         outputs = guest.infer([{"x": array} for array in arrays])
-        assert outputs is not None
+        assert not isinstance(outputs, StreamEnd)
         assert (outputs["y"] == np.concatenate(arrays)).all()
 
 
@@ -90,21 +90,41 @@ def test_arrays_of_any_layout(make: Make) -> None:
     for array in (np.asfortranarray(FOUR), FOUR.astype(">f4"), np.repeat(FOUR, 2, axis=1)[:, ::2]):
         array.flags.writeable = False
         outputs = guest.infer([{"x": array}])
-        assert outputs is not None
+        assert not isinstance(outputs, StreamEnd)
         assert (outputs["y"] == np.maximum(FOUR, 0)).all()
 
 
+def counted(guest: Guest, start: int) -> tuple[list[int], StreamEnd]:
+    """All values of a stream, and how it ended."""
+    values = []
+    outputs = guest.infer([{"start": np.array([start], np.int32)}])
+    while not isinstance(outputs, StreamEnd):
+        values.append(int(outputs["value"][0]))
+        outputs = guest.next()
+    return values, outputs
+
+
 def test_a_stream(make: Make) -> None:
-    """Infer gives the first output, next the others, None is the end."""
+    """Infer gives the first output, next the others, and then why there are no more."""
     guest = make("count", streaming=True)
-    for start in (3, 1, 4):
-        outputs = guest.infer([{"start": np.array([start], np.int32)}])
-        values = []
-        while outputs is not None:
-            values.append(int(outputs["value"][0]))
-            outputs = guest.next()
-        assert values == list(range(start, 0, -1))
-    assert guest.infer([{"start": np.array([0], np.int32)}]) is None
+    for start in (3, 1, 4, 0):
+        assert counted(guest, start) == (list(range(start, 0, -1)), StreamEnd.END_OF_SEQUENCE)
+    assert counted(guest, 50) == (list(range(50, 40, -1)), StreamEnd.CONTEXT_FULL)
+    assert counted(guest, 1000) == ([], StreamEnd.PROMPT_TOO_LONG)
+
+
+def test_a_stream_that_is_not_read_to_its_end(make: Make, graphs: Mapping[str, Graph]) -> None:
+    """The next inference ends it first: what it holds in the backend is given back."""
+    guest, graph = make("count", streaming=True), graphs["count"]
+    assert isinstance(graph, CountingGraph)
+    before = graph.finished
+    for _ in range(2):
+        assert guest.infer([{"start": np.array([5], np.int32)}]) is not StreamEnd.END_OF_SEQUENCE
+    assert graph.finished == before + 1
+    assert counted(guest, 2) == ([2, 1], StreamEnd.END_OF_SEQUENCE)
+    assert graph.finished == before + 3
+    assert counted(guest, 0) == ([], StreamEnd.END_OF_SEQUENCE)
+    assert graph.finished == before + 4
 
 
 def test_next_is_for_streams(make: Make) -> None:
@@ -135,17 +155,17 @@ def test_what_the_guest_noticed_is_an_error(make: Make) -> None:
     guest = make("dynamic")
     with pytest.raises(InvalidTensorError, match="the guest found"):
         guest.infer([{"x": np.zeros((1, 5), np.float32)}])
-    assert guest.infer([{"x": FOUR}]) is not None
+    assert not isinstance(guest.infer([{"x": FOUR}]), StreamEnd)
 
 
 def test_an_input_larger_than_the_guests_memory(make: Make) -> None:
     """Says how much there was to be, and the guest goes on with what fits."""
     guest = make("dynamic", limits=Limits(memory_mib=1))
-    assert guest.infer([{"x": FOUR}]) is not None
+    assert not isinstance(guest.infer([{"x": FOUR}]), StreamEnd)
     with pytest.raises(LimitError, match="1600000 bytes left of its 1 MiB"):
         guest.infer([{"x": np.zeros((100_000, 4), np.float32)}])
     outputs = guest.infer([{"x": FOUR}])
-    assert outputs is not None
+    assert not isinstance(outputs, StreamEnd)
     assert (outputs["y"] == np.maximum(FOUR, 0)).all()
 
 
@@ -153,7 +173,7 @@ def test_outputs_keep_their_memory(make: Make) -> None:
     """An array that outlives its guest can still be read: it keeps the memory mapped."""
     guest = make("relu")
     outputs = guest.infer([{"x": FOUR}])
-    assert outputs is not None
+    assert not isinstance(outputs, StreamEnd)
     guest.close()
     del guest
     gc.collect()
@@ -203,7 +223,7 @@ def test_a_foreign_guest_may_answer_by_itself(make: Make) -> None:
     """With its own FFI and no host call at all; it states the shape of its output, or leaves it to the spec."""
     for module in (liar(), liar(dims=DIMS, rank=2), liar(data=(2 << 16) - 16), liar(data=1025)):
         outputs = make("relu", module).infer([{"x": FOUR}])
-        assert outputs is not None
+        assert not isinstance(outputs, StreamEnd)
         assert outputs["y"].shape == (1, 4)
 
 

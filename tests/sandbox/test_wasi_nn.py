@@ -728,7 +728,7 @@ def test_a_backend_may_run_a_guest(sandbox: Sandbox, graphs: Mapping[str, Graph]
 
     class OuterGraph(CountingGraph):
         def create_context(self) -> CountingContext:
-            return Outer()
+            return Outer(self)
 
     outer = probe(sandbox, {"outer": OuterGraph()}, backend.load)
     context = outer.context("outer")

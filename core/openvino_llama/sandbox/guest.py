@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from openvino_llama.sandbox.engine import Instance
 from openvino_llama.sandbox.memory import OutOfBoundsError
 from openvino_llama.specs import DataType, TensorLayout, TensorSpec
 
-__all__ = ["BUILT_IN", "Guest"]
+__all__ = ["BUILT_IN", "Guest", "StreamEnd"]
 
 BUILT_IN = Path(__file__).with_name("inferencer.wasm")
 """The guest that runs every model whose plugin brings none of its own."""
@@ -41,9 +42,19 @@ _TENSOR = struct.Struct("<IIB3xII")  # dims, rank, type, data, size
 _RESULT = struct.Struct("<II")  # count, outputs
 _TYPE_NUMBERS = {kind: number for number, kind in enumerate(DataType)}
 _LAYOUT_NUMBERS = {None: 0} | {layout: number for number, layout in enumerate(TensorLayout, 1)}
-_SEQUENCE_ENDS = frozenset({100, 101, 102})
 
 Tensors = Mapping[str, NDArray[Any]]
+
+
+class StreamEnd(Enum):
+    """Why a stream has no further output; the values are the codes of the FFI."""
+
+    END_OF_SEQUENCE = 100
+    CONTEXT_FULL = 101
+    PROMPT_TOO_LONG = 102
+
+
+_STREAM_ENDS = {end.value: end for end in StreamEnd}
 
 
 class Guest:
@@ -69,10 +80,11 @@ class Guest:
         """Time that the last inference spent in the backend."""
         return self._instance.nn.compute_seconds
 
-    def infer(self, batch: Sequence[Tensors], deadline: Deadline | None = None) -> dict[str, NDArray[Any]] | None:
+    def infer(self, batch: Sequence[Tensors], deadline: Deadline | None = None) -> dict[str, NDArray[Any]] | StreamEnd:
         """Run one inference over the tensors of one or more requests, put together along their first dimension.
 
-        The outputs are views of guest memory, valid until the next call. None is the end of a stream.
+        The outputs are views of guest memory, valid until the next call. A stream may end before its first output; one
+        that has not been read to its end is dropped by the next call of this.
         """
         self._instance.nn.compute_seconds = 0.0
         for index, spec in enumerate(self._config.inputs):
@@ -80,8 +92,8 @@ class Guest:
         arguments = (self._records, len(self._config.inputs), self._result)
         return self._answer(self._instance.call(self._infer, *arguments, deadline=deadline))
 
-    def next(self, deadline: Deadline | None = None) -> dict[str, NDArray[Any]] | None:
-        """The next output of a stream, or None at its end."""
+    def next(self, deadline: Deadline | None = None) -> dict[str, NDArray[Any]] | StreamEnd:
+        """The next output of a stream, or why there is none."""
         if self._next is None:
             raise SandboxError(f"model {self._config.name!r} does not stream")
         return self._answer(self._instance.call(self._next, self._result, deadline=deadline))
@@ -136,9 +148,9 @@ class Guest:
         buffer.array = memory.array(buffer.pointer, shape, buffer.spec.data_type.numpy)
         return buffer.array
 
-    def _answer(self, code: int) -> dict[str, NDArray[Any]] | None:
-        if code in _SEQUENCE_ENDS:
-            return None
+    def _answer(self, code: int) -> dict[str, NDArray[Any]] | StreamEnd:
+        if code in _STREAM_ENDS:
+            return _STREAM_ENDS[code]
         if code != 0:
             raise _error(code, self._instance.nn.failure)
         try:
