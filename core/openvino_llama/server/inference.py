@@ -11,9 +11,11 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
-from litestar import Request, Response, post
+from litestar import Request, post
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
+from litestar.response.base import ASGIResponse
+from litestar.types import ASGIApp
 
 from openvino_llama.config import ModelType
 from openvino_llama.errors import InvalidInputError, RequestCancelledError
@@ -53,7 +55,7 @@ def inference_route(model_type: ModelType, server: Server) -> HTTPRouteHandler:
         operation_class=inference_operation(model_type),
         summary=f"Run a {model_type.name} model",
     )
-    async def infer(request: Request[Any, Any, Any]) -> Response[bytes]:
+    async def infer(request: Request[Any, Any, Any]) -> ASGIApp:
         with _measured(server.metrics, model_type.endpoint) as seen:
             parameters = _query(request)
             model = server.pipeline.choose(model_type, parameters.pop("model", None))
@@ -63,9 +65,7 @@ def inference_route(model_type: ModelType, server: Server) -> HTTPRouteHandler:
             with server.bodies.room(request):
                 wanted = await _read_in_time(request, deadline, model_type, parameters, limit)
                 with _cancelled_with_client(request):
-                    answer: Response[bytes] = await server.pipeline.infer(
-                        model, wanted, deadline, partial(_answer, model)
-                    )
+                    answer: ASGIApp = await server.pipeline.infer(model, wanted, deadline, partial(_answer, model))
                     return answer
 
     return infer
@@ -102,13 +102,13 @@ async def _read(
     return InferenceRequest(await read_body(request, limit), media_type, values, produces)
 
 
-def _answer(model: Model, result: Any) -> Response[bytes]:
-    """The response; made on the worker, since results may be large."""
+def _answer(model: Model, result: Any) -> ASGIApp:
+    """The response, ready to be sent; made on the worker, since results may be large."""
     headers = {"OVLLAMA-Model": quote(model.name, safe=_IN_HEADERS)}
     if isinstance(result, Reply):
-        return Response(result.body, media_type=result.media_type, headers=headers)
+        return ASGIResponse(body=result.body, media_type=result.media_type, headers=headers)
     answer = Answer(model.entry.type, model.entry.task, result)
-    return Response(msgspec.json.encode(answer), media_type="application/json", headers=headers)
+    return ASGIResponse(body=msgspec.json.encode(answer), media_type="application/json", headers=headers)
 
 
 @contextmanager

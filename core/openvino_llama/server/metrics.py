@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -45,14 +46,19 @@ class Metrics:
         )
         self._traps = Counter("ovllama_guest_traps", "Guests that trapped.", ["model"], registry=self._registry)
 
+        # Looking a child up by its labels costs as much as observing: cached for the life of the metrics.
+        self._count = cache(self._requests.labels)
+        self._measure = cache(self._latency.labels)
+        self._stage = cache(self._stages.labels)
+
     def request(self, endpoint: str, model: str, status: int, seconds: float) -> None:
         """An inference request was answered."""
-        self._requests.labels(endpoint, model, str(status)).inc()
-        self._latency.labels(endpoint, model).observe(seconds)
+        self._count(endpoint, model, status).inc()
+        self._measure(endpoint, model).observe(seconds)
 
     def stage(self, model: str, stage: str, seconds: float) -> None:
         """See Observer."""
-        self._stages.labels(model, stage).observe(seconds)
+        self._stage(model, stage).observe(seconds)
 
     def batch(self, model: str, size: int) -> None:
         """See Observer."""
