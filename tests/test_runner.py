@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from uuid import uuid4
 
 import numpy as np
@@ -17,8 +18,9 @@ import pytest
 from openvino import opset13 as ops
 
 from openvino_llama import InferenceRequest, RegistryEntry
+from openvino_llama.backends.base import Backend, Encoding, Graph, Prepare, Target
 from openvino_llama.backends.openvino import OpenVINOBackend, keeps_rows
-from openvino_llama.config import Batching, Isolation, Limits
+from openvino_llama.config import Batching, Isolation, Limits, ModelConfig
 from openvino_llama.errors import (
     DeadlineExceededError,
     GuestTrapError,
@@ -29,9 +31,10 @@ from openvino_llama.errors import (
     SandboxError,
     UnavailableError,
 )
+from openvino_llama.jobs import Job
 from openvino_llama.models import Models
 from openvino_llama.plugins import Plugins
-from openvino_llama.runner import Job, Runner, SilentObserver
+from openvino_llama.runner import Runner, SilentObserver
 from openvino_llama.sandbox.deadline import Deadline
 from openvino_llama.sandbox.engine import Sandbox
 from tests import graphs, guests, tiny
@@ -61,13 +64,13 @@ class Recorder(SilentObserver):
 class Bench:
     """Loads models from files, one after the other."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *further: Backend) -> None:
         self.folder = folder
         self.observer = Recorder()
         self.sandbox = Sandbox()
         plugins = Plugins()
         plugins.add(tiny, name="tiny")
-        self.models = Models(plugins, self.sandbox, [OpenVINOBackend()], self.observer)
+        self.models = Models(plugins, self.sandbox, [OpenVINOBackend(), *further], self.observer)
 
     def runner(self, model: ov.Model, limits: Limits | None = None, **entry: Any) -> Runner:
         """The runner of a loaded model with one worker."""
@@ -163,6 +166,36 @@ def test_outputs_whose_rows_are_no_requests_are_not_shared(bench: Bench) -> None
     assert [[column for _, column in result(job)] for job in jobs] == [
         [column for column in range(4) if n & 1 << column] for n in range(16)
     ]
+
+
+class ForeignBackend:
+    """Another backend for the same models: its graphs are OpenVINO's, but do not say whether they batch."""
+
+    name = "foreign"
+    model_types: Sequence[str] = ("tiny",)
+
+    def open(self, config: ModelConfig, prepare: Prepare) -> Graph:
+        graph = OpenVINOBackend().open(config, prepare)
+        names = ("inputs", "outputs", "parallelism", "create_context", "close")
+        foreign: Any = SimpleNamespace(**{name: getattr(graph, name) for name in names})
+        return cast("Graph", foreign)
+
+    def load(self, builders: Sequence[memoryview], encoding: Encoding, target: Target) -> Graph:
+        raise NotImplementedError
+
+
+def test_graphs_that_do_not_say_so_do_not_batch(tmp_path: Path) -> None:
+    """What another backend gives may not be row by row, whatever its shapes look like."""
+    bench = Bench(tmp_path, ForeignBackend())
+    try:
+        runner = bench.runner(graphs.double(), batching=Batching(max_batch_size=4))
+        held = Held(runner)
+        jobs = [submit(runner, [[n, 0, 0, 0]]) for n in range(4)]
+        held.go()
+        assert [result(job)[0][0] for job in jobs] == [2 * n for n in range(4)]
+        assert bench.observer.batches == [1] * 5
+    finally:
+        bench.close()
 
 
 def test_keeps_rows_is_true_only_of_models_that_do() -> None:

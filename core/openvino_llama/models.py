@@ -276,8 +276,8 @@ class Models:
         config = typed_config(name, entry, model_type, locate)
         if "model" not in config.files:
             raise ConfigError(f"model {name!r}, field 'files': the role 'model' is missing")
-        graph, batches = self._open(config, hooks)
-        if not batches:
+        graph = self._open(config, hooks)
+        if not getattr(graph, "batches", False):  # a plugin's graph may not say
             config = msgspec.structs.replace(config, batching=Batching(max_batch_size=1))
         try:
             return self._start(_with_specs(config, graph.inputs, graph.outputs), model_type, hooks, graph)
@@ -285,20 +285,14 @@ class Models:
             graph.close()
             raise
 
-    def _open(self, config: ModelConfig, hooks: ModelHooks) -> tuple[Graph, bool]:
-        """Have the model's backend read it, with the plugin's changes to an OpenVINO graph; and whether it batches."""
-        batches = True
+    def _open(self, config: ModelConfig, hooks: ModelHooks) -> Graph:
+        """Have the model's backend read it, with the plugin's changes to an OpenVINO graph."""
 
         def prepare(model: ov.Model, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> ov.Model:
-            from openvino_llama.backends.openvino import keeps_rows
-
-            nonlocal batches
-            prepared = hooks.prepare_model(config=_with_specs(config, inputs, outputs), model=model) or model
-            batches = keeps_rows(prepared)
-            return prepared
+            return hooks.prepare_model(config=_with_specs(config, inputs, outputs), model=model) or model
 
         fitting = (backend for backend in self._backends if config.type in backend.model_types)
-        return next(fitting, self._backends[0]).open(config, prepare), batches
+        return next(fitting, self._backends[0]).open(config, prepare)
 
     def _start(self, config: ModelConfig, model_type: ModelType, hooks: ModelHooks, graph: Graph) -> _Serving:
         own = hooks.inferencer_module(config=config)
@@ -309,7 +303,8 @@ class Models:
         def make_guest() -> Guest:
             return self._make_guest(module, graph, config, model_type)
 
-        workers = config.limits.workers or graph.parallelism
+        # One more than infer at a time: it decodes while they do.
+        workers = config.limits.workers or graph.parallelism + 1
         return _Serving(config, model_type, graph, Runner(config, hooks, make_guest, workers, self._observer))
 
     def _completed(self, config: ModelConfig, *, built_in: bool) -> ModelConfig:

@@ -134,6 +134,12 @@ def test_a_model_that_no_guest_could_hold(open_model: Open) -> None:
     open_model(support.relu((1, 1 << 18)), limits=Limits(memory_mib=2))
 
 
+def test_a_graph_says_whether_it_batches(open_model: Open) -> None:
+    """It does if its outputs have one row for each of the inputs' rows."""
+    assert open_model(support.relu((-1, 4))).batches
+    assert not open_model(support.relu((1, 4))).batches
+
+
 def test_properties_reach_openvino(open_model: Open) -> None:
     """And a wrong one is a load error."""
     graph = open_model(support.relu(), properties={"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1})

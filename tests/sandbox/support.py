@@ -96,6 +96,7 @@ class CountingGraph:
     inputs = (TensorSpec("start", (1,), DataType.I32),)
     outputs = (TensorSpec("value", (1,), DataType.I32),)
     parallelism = 1
+    batches = False
 
     def __init__(self) -> None:
         self.finished = 0

@@ -653,6 +653,7 @@ class Hostile:
 
     inputs = outputs = CountingGraph.inputs
     parallelism = 1
+    batches = False
 
     def __init__(self, error: BaseException) -> None:
         self._error = error

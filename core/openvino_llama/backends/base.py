@@ -101,6 +101,13 @@ class Graph(Protocol):
     def parallelism(self) -> int:
         """How many contexts it is best to run at the same time."""
 
+    @property
+    def batches(self) -> bool:
+        """Whether every output has one row for each row of the inputs, so that requests may share an inference.
+
+        A graph without this attribute is one that does not.
+        """
+
     def create_context(self) -> ExecutionContext:
         """A new execution context."""
 

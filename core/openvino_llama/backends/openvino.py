@@ -83,7 +83,7 @@ class OpenVINOBackend:
         with _as_load_error("prepare"):
             model = prepare(model, _specs(model.inputs), _specs(model.outputs))
         _check_size([*_specs(model.inputs), *_specs(model.outputs)], config.limits.memory_mib)
-        return self._compile(model, config.device, dict(config.properties))
+        return self._compile(model, config.device, dict(config.properties), batches=keeps_rows(model))
 
     def load(self, builders: Sequence[memoryview], encoding: Encoding, target: Target) -> OpenVINOGraph:
         """Read and compile a model that a guest holds in its memory."""
@@ -113,22 +113,27 @@ class OpenVINOBackend:
         with _as_load_error("read"):
             return self._core.read_model(model, weights) if weights else self._core.read_model(model)
 
-    def _compile(self, model: ov.Model, device: str, properties: dict[str, Any]) -> OpenVINOGraph:
+    def _compile(
+        self, model: ov.Model, device: str, properties: dict[str, Any], *, batches: bool = False
+    ) -> OpenVINOGraph:
         specs = [_specs(ports) for ports in (model.inputs, model.outputs)]
         if device in ("CPU", "GPU", "NPU") and not self._has(device):
             raise ModelLoadError(f"no device {device!r} on this machine; there is {', '.join(self.devices)}")
         with _as_load_error("compile"):
             compiled = self._core.compile_model(model, device, {"PERFORMANCE_HINT": "THROUGHPUT"} | properties)
-        return OpenVINOGraph(compiled, *specs)
+        return OpenVINOGraph(compiled, *specs, batches=batches)
 
 
 class OpenVINOGraph:
     """A compiled model. Infer requests are kept and used again: making one costs more than a small inference."""
 
-    def __init__(self, compiled: ov.CompiledModel, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> None:
+    def __init__(
+        self, compiled: ov.CompiledModel, inputs: list[TensorSpec], outputs: list[TensorSpec], *, batches: bool
+    ) -> None:
         self._compiled = compiled
         self.inputs = inputs
         self.outputs = outputs
+        self.batches = batches
         self._idle: list[ov.InferRequest] = []
 
     @property
