@@ -19,10 +19,10 @@ def per_model(function: Callable[[ModelConfig], Result]) -> Callable[[ModelConfi
     """Remember what ``function(config)`` returned until that model is unloaded.
 
     For labels, anchors, tokenizers, resize plans. The function runs once for each loaded model, whatever the number of
-    threads that ask; an exception is not remembered.
+    threads that ask; an exception is not remembered. It may ask for another model's result, but not for its own.
     """
     results: weakref.WeakKeyDictionary[ModelConfig, Result] = weakref.WeakKeyDictionary()
-    lock = threading.Lock()
+    lock = threading.RLock()  # the function may come back here, for another model
 
     @functools.wraps(function)
     def remembered(config: ModelConfig) -> Result:

@@ -92,6 +92,33 @@ def test_a_child_that_crashes(good: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert "secret" in str(caught.value.__cause__)
 
 
+def test_what_the_child_is_given_and_what_it_says(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable of the server that could be a key; of what it prints, the last line."""
+    shell = good.with_name("talking")
+    shell.write_text(
+        '#!/bin/sh\necho noise of a library\necho "key: ${OVLLAMA_API_KEY:-none}, ${PATH:+a path}"\nexit 3\n'
+    )
+    shell.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(shell))
+    monkeypatch.setenv("OVLLAMA_API_KEY", "secret")
+    with pytest.raises(ModelLoadError) as caught:
+        vet({"model": good})
+    assert str(caught.value) == "key: none, a path"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no resource limits")
+def test_large_files_have_more_memory(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three times their size, beside what every model is given."""
+    shell, large = good.with_name("telling"), good.with_name("large.bin")
+    shell.write_text('#!/bin/sh\necho "$4 MiB"\nexit 3\n')  # -P -m module memory
+    shell.chmod(0o755)
+    with large.open("wb") as file:
+        file.truncate(2 << 30)  # sparse
+    monkeypatch.setattr(sys, "executable", str(shell))
+    with pytest.raises(ModelLoadError, match=r"^10240 MiB$"):
+        vet({"model": good, "weights": large})
+
+
 def test_a_guests_model_is_vetted(bomb: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes out of guest memory goes through the child before this process reads it."""
     seen = []
