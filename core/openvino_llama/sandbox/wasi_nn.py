@@ -10,12 +10,10 @@ Knows nothing of wasmtime's stores and of what a guest's own functions mean.
 from __future__ import annotations
 
 import logging
-import math
 import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
-from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,8 +25,10 @@ from openvino_llama.errors import (
     ModelNotFoundError,
     UnsupportedTargetError,
 )
+from openvino_llama.sandbox.errnos import CallError, Errno
+from openvino_llama.sandbox.handles import Handles
 from openvino_llama.sandbox.memory import GuestMemory, OutOfBoundsError
-from openvino_llama.specs import DataType
+from openvino_llama.sandbox.tensors import TENSOR, TensorTypes, shape_at
 
 if TYPE_CHECKING:
     from openvino_llama.sandbox.deadline import Deadline, Watchdog
@@ -41,31 +41,6 @@ MODULE = "wasi_ephemeral_nn"
 
 GraphLoader = Callable[[Sequence[memoryview], Encoding, Target], Graph]
 """Loads a graph from bytes in a guest's memory."""
-
-
-class Errno(IntEnum):
-    """``nn_errno`` of the witx, and the codes that other runtimes add for streams."""
-
-    SUCCESS = 0
-    INVALID_ARGUMENT = 1
-    INVALID_ENCODING = 2
-    MISSING_MEMORY = 3
-    BUSY = 4
-    RUNTIME_ERROR = 5
-    UNSUPPORTED_OPERATION = 6
-    TOO_LARGE = 7
-    NOT_FOUND = 8
-    END_OF_SEQUENCE = 100
-    CONTEXT_FULL = 101
-    PROMPT_TOO_LONG = 102
-
-
-class _CallError(Exception):
-    """What a guest's call is answered with."""
-
-    def __init__(self, errno: Errno, message: str) -> None:
-        super().__init__(message)
-        self.errno = errno
 
 
 _ERRNOS: tuple[tuple[type[BaseException], Errno], ...] = (
@@ -84,53 +59,9 @@ _STEPS = {
 }
 
 _BUILDER = struct.Struct("<II")
-_TENSOR = struct.Struct("<IIB3xII")  # dims_ptr, dims_len, type, data_ptr, data_len; guests leave garbage in the padding
-_DATA_TYPES = (DataType.F16, DataType.F32, DataType.F64, DataType.U8, DataType.I32, DataType.I64)
-_EARLY_DATA_TYPES = (DataType.F16, DataType.F32, DataType.U8, DataType.I32)
-"""As the first versions of the witx numbered them: published guests that pass pictures as u8 still say 2."""
-_MAX_RANK = 16
 _MAX_NAME = 4096
 _MAX_LOADED_BYTES = 512 << 20
 _ENCODINGS = frozenset(Encoding) - {Encoding.PYTORCH}
-
-Item = TypeVar("Item")
-
-
-class _Handles(Generic[Item]):
-    """Numbers for things: counting up, never used again."""
-
-    def __init__(self, kind: str, limit: int) -> None:
-        self._kind = kind
-        self._limit = limit
-        self._items: dict[int, Item] = {}
-        self._next = 0
-
-    def check_room(self) -> None:
-        if len(self._items) >= self._limit:
-            raise LimitError(f"a guest may hold {self._limit} {self._kind}s at a time")
-
-    def add(self, item: Item) -> int:
-        handle = self._next
-        self._items[handle] = item
-        self._next += 1
-        return handle
-
-    def get(self, handle: int) -> Item:
-        try:
-            return self._items[handle]
-        except KeyError:
-            raise _CallError(Errno.INVALID_ARGUMENT, f"there is no {self._kind} {handle}") from None
-
-    def pop(self, handle: int) -> Item:
-        item = self.get(handle)
-        del self._items[handle]
-        return item
-
-    def numbers(self) -> list[int]:
-        return list(self._items)
-
-    def items(self) -> list[tuple[int, Item]]:
-        return list(self._items.items())
 
 
 class _Loaded:
@@ -174,9 +105,9 @@ class WasiNN:
         self._load = load
         self._watchdog = watchdog
         self._borrow = borrow
-        self._types = tuple(each.numpy for each in (_EARLY_DATA_TYPES if early_types else _DATA_TYPES))
-        self._graphs: _Handles[_Loaded] = _Handles("graph", handles)
-        self._contexts: _Handles[_Execution] = _Handles("execution context", handles)
+        self._types = TensorTypes(early=early_types)
+        self._graphs: Handles[_Loaded] = Handles("graph", handles)
+        self._contexts: Handles[_Execution] = Handles("execution context", handles)
         self._memory: GuestMemory | None = None
         self._loaded_bytes = 0
         self.deadline: Deadline | None = None
@@ -199,7 +130,7 @@ class WasiNN:
         """Answer one call of the guest. Catches everything."""
         try:
             return function(self, *arguments)
-        except _CallError as error:
+        except CallError as error:
             self.failure = error
             return error.errno
         except BaseException as error:
@@ -229,9 +160,9 @@ class WasiNN:
         self._own.check(out, 4)
         self._graphs.check_room()
         if encoding not in _ENCODINGS:
-            raise _CallError(Errno.INVALID_ENCODING, f"unsupported encoding {encoding}")
+            raise CallError(Errno.INVALID_ENCODING, f"unsupported encoding {encoding}")
         if target not in Target.__members__.values():
-            raise _CallError(Errno.INVALID_ARGUMENT, f"there is no target {target}")
+            raise CallError(Errno.INVALID_ARGUMENT, f"there is no target {target}")
         _check_builders(Encoding(encoding), count)
         views = [self._own.view(*self._own.unpack(_BUILDER, builders + 8 * index)) for index in range(count)]
         size = sum(map(len, views))
@@ -247,7 +178,7 @@ class WasiNN:
         self._graphs.check_room()
         wanted = self._text(name, size)
         if wanted not in self._named:
-            raise _CallError(Errno.NOT_FOUND, f"there is no graph named {wanted!r}")
+            raise CallError(Errno.NOT_FOUND, f"there is no graph named {wanted!r}")
         return self._enter(_Loaded(self._named[wanted]), out)
 
     def load_by_name_with_config(self, name: int, size: int, config: int, config_size: int, out: int) -> int:
@@ -266,12 +197,12 @@ class WasiNN:
     def set_input(self, context: int, index: int, tensor: int) -> int:
         """``set_input``: checks the record, the dimensions and the data, then copies or borrows the data."""
         held = self._contexts.get(context)
-        dims, rank, kind, data, size = self._own.unpack(_TENSOR, tensor)
-        shape = self._shape(dims, rank)
+        dims, rank, kind, data, size = self._own.unpack(TENSOR, tensor)
+        shape = shape_at(self._own, dims, rank)
         key = (index, data, kind, size, shape)
         array = held.arrays.get(key)
         if array is None:
-            array = self._array(shape, kind, data, size)
+            array = self._types.array(self._own, shape, kind, data, size)
             if self._borrow:
                 held.arrays = {each: known for each, known in held.arrays.items() if each[0] != index}
                 held.arrays[key] = array
@@ -302,7 +233,7 @@ class WasiNN:
         held = self._contexts.get(context).context
         step = getattr(held, "compute_single", None)
         if step is None:
-            raise _CallError(Errno.UNSUPPORTED_OPERATION, "this graph does not stream")
+            raise CallError(Errno.UNSUPPORTED_OPERATION, "this graph does not stream")
         return _STEPS[self._timed(step, context)]
 
     def get_output_single(self, context: int, index: int, data: int, capacity: int, out: int) -> int:
@@ -314,7 +245,7 @@ class WasiNN:
         held = self._contexts.get(context).context
         finish = getattr(held, "finish", None)
         if finish is None:
-            raise _CallError(Errno.UNSUPPORTED_OPERATION, "this graph does not stream")
+            raise CallError(Errno.UNSUPPORTED_OPERATION, "this graph does not stream")
         finish()
         return Errno.SUCCESS
 
@@ -340,7 +271,7 @@ class WasiNN:
     @property
     def _own(self) -> GuestMemory:
         if self._memory is None:
-            raise _CallError(Errno.MISSING_MEMORY, "the guest exports no memory named 'memory'")
+            raise CallError(Errno.MISSING_MEMORY, "the guest exports no memory named 'memory'")
         return self._memory
 
     def _enter(self, loaded: _Loaded, out: int) -> int:
@@ -349,29 +280,11 @@ class WasiNN:
 
     def _text(self, pointer: int, size: int) -> str:
         if size > _MAX_NAME:
-            raise _CallError(Errno.INVALID_ARGUMENT, f"a text of {size} bytes is too long")
+            raise CallError(Errno.INVALID_ARGUMENT, f"a text of {size} bytes is too long")
         try:
             return bytes(self._own.view(pointer, size)).decode()
         except UnicodeDecodeError:
-            raise _CallError(Errno.INVALID_ARGUMENT, "the text is not UTF-8") from None
-
-    def _shape(self, dims: int, rank: int) -> tuple[int, ...]:
-        if rank > _MAX_RANK:
-            raise InvalidTensorError(f"a tensor of rank {rank}; at most {_MAX_RANK} is allowed")
-        return self._own.unpack(_RANKS[rank], dims)
-
-    def _array(self, shape: tuple[int, ...], kind: int, data: int, size: int) -> Any:
-        """A view of the tensor's data, if its type is known and its size is the one that the shape says."""
-        if kind >= len(self._types):
-            raise InvalidTensorError(f"there is no tensor type {kind}")
-        count = math.prod(shape)  # Python's integers do not overflow
-        expected = count * self._types[kind].itemsize
-        if expected != size:
-            raise InvalidTensorError(
-                f"a tensor of type {self._types[kind].name} and shape {list(shape)} has {expected} bytes, not {size}"
-                + _hint(kind, count, size)
-            )
-        return self._own.array(data, shape, self._types[kind])
+            raise CallError(Errno.INVALID_ARGUMENT, "the text is not UTF-8") from None
 
     def _timed(self, run: Callable[[], Any], context: int) -> Any:
         started = time.perf_counter()
@@ -387,22 +300,11 @@ class WasiNN:
             self.compute_seconds += time.perf_counter() - started
 
 
-_RANKS = tuple(struct.Struct(f"<{rank}I") for rank in range(_MAX_RANK + 1))
-
-
-def _hint(kind: int, count: int, size: int) -> str:
-    """What to say of a size that would be right if the guest numbered its types as the first wasi-nn did."""
-    early = _EARLY_DATA_TYPES[kind] if kind < len(_EARLY_DATA_TYPES) else None
-    if early is None or early is _DATA_TYPES[kind] or count * early.itemsize != size:
-        return ""
-    return f"; it fits {early.value}, which had the number {kind} in the first wasi-nn (early tensor types)"
-
-
 def _check_builders(encoding: Encoding, count: int) -> None:
     allowed = {Encoding.OPENVINO: (2,), Encoding.AUTODETECT: (1, 2)}.get(encoding, (1,))
     if count not in allowed:
         expected = " or ".join(map(str, allowed))
-        raise _CallError(
+        raise CallError(
             Errno.INVALID_ARGUMENT, f"encoding {encoding.name.lower()} takes {expected} builders, not {count}"
         )
 
