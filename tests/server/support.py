@@ -28,10 +28,9 @@ GOOD = {"x": [[1.0, 2.0, 3.0, 4.0]]}
 SECRETS = (
     "Traceback",
     'File "',
-    "/work",
+    str(Path(__file__).parents[2]),  # this checkout
+    str(Path.home()),
     "/tmp",
-    "/home",
-    "/root/",
     "site-packages",
     "0x",
     "secret",
