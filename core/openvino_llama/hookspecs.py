@@ -4,7 +4,7 @@ A plugin is a module (or an object) with functions marked ``@hookimpl``, named b
 ``openvino_llama``, and with ``OPENVINO_LLAMA_API = 1`` beside them. It imports only the public names of
 ``openvino_llama``.
 
-Hooks of three kinds:
+Hooks of four kinds:
 
 * *Contributions* (``model_types``, ``backends``, ``model_index``, ``route_handlers``): called once when the plugins
   are loaded; what all plugins give is put together.
@@ -12,6 +12,8 @@ Hooks of three kinds:
   called for one model, and only on the plugin that registered its model type, so that no plugin can answer for
   another's models. A hook *wrapper* (``@hookimpl(wrapper=True)``) of any plugin sees every such call: for
   redaction, audit, caching.
+* *Conversion* (``model_converter``): asked by ``ovllama pull`` for a model whose files have to be made of others; the
+  first plugin that knows the conversion answers.
 * *The life cycle* (``model_loaded``, ``model_activated``, ``model_unloaded``): told to every plugin, the answer is
   not used; an exception is logged and goes no further.
 """
@@ -108,6 +110,21 @@ def model_index() -> Path:  # type: ignore[empty-body]
     """A JSON file of models that ``ovllama pull`` shall know (its format: ``docs/models.md``).
 
     Called when ``ovllama pull`` or ``ovllama demo`` runs. A name that another plugin's index already has is left out.
+    """
+
+
+@hookspec(firstresult=True)
+def model_converter(by: str, options: Mapping[str, Any]) -> str | None:
+    """The Python module that makes a model's files of those that were fetched.
+
+    Called for one model whose index says ``convert``, when ``ovllama pull`` or ``ovllama demo`` wants it and before
+    anything is fetched, on the thread that pulls. ``by`` names the conversion, ``options`` is what the index and the
+    command line say beside it. None means that this plugin knows no such conversion; of several that do, the one that
+    was loaded first is taken. Raise ConfigError if an option is wrong or a package is not installed that the conversion
+    needs: the message should then end with the command that installs it.
+
+    The module is run as ``python -m MODULE``, in a process of its own that may be as heavy as it likes and may crash:
+    what it is told, what it writes and how it says what is wrong are in ``docs/models.md`` ("Conversions").
     """
 
 

@@ -21,7 +21,7 @@ import pluggy
 
 from openvino_llama import hookspecs
 from openvino_llama.config import ModelConfig, ModelType
-from openvino_llama.errors import PluginError
+from openvino_llama.errors import ConfigError, PluginError
 from openvino_llama.hookspecs import API_VERSION, PROJECT, Preprocessed
 
 if TYPE_CHECKING:
@@ -158,6 +158,21 @@ class Plugins:
     def model_indexes(self) -> Sequence[Path]:
         """Every index of models that plugins contribute."""
         return [Path(each) for each in self._answers("model_index")]
+
+    def model_converter(self, by: str, options: Mapping[str, Any]) -> str | None:
+        """The module that converts so, None if no plugin knows how; see the hook. ConfigError if it cannot be."""
+        given = {"by": by, "options": options}
+        for implementation in getattr(self._manager.hook, "model_converter").get_hookimpls():  # noqa: B009 - as others
+            try:
+                answer: str | None = implementation.function(*(given[name] for name in implementation.argnames))
+            except ConfigError:
+                raise
+            except (Exception, SystemExit):
+                logger.exception("hook model_converter of plugin %s failed", implementation.plugin_name)
+            else:
+                if answer is not None:
+                    return answer
+        return None
 
     def route_handlers(self) -> Sequence[Any]:
         """Every route handler that plugins contribute."""
