@@ -26,9 +26,11 @@ from openvino_llama.errors import (
     QueueFullError,
     UnavailableError,
 )
+from openvino_llama.jobs import Job
 from openvino_llama.models import Models, State
+from openvino_llama.observer import SilentObserver
 from openvino_llama.plugins import Plugins
-from openvino_llama.runner import Runner, SilentObserver
+from openvino_llama.runner import Runner
 from openvino_llama.sandbox.deadline import Deadline
 from openvino_llama.sandbox.engine import Sandbox
 from tests import graphs, guests, tiny
@@ -62,7 +64,7 @@ class Shelf:
 
 def submit(runner: Runner, **asked: Any) -> Any:
     body = json.dumps({"x": [[1, 2, 3, 4]], **asked}).encode()
-    return runner.submit(InferenceRequest(body, "application/json"), Deadline(20)).future
+    return runner.submit(Job(InferenceRequest(body, "application/json"), Deadline(20))).future
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +221,7 @@ def test_looking_while_models_come_and_go(shelf: Shelf) -> None:
         while not stop.is_set():
             try:
                 for model in shelf.models.all():
-                    _ = (model.config, model.queue_length, model.is_stuck, shelf.models.active_for(model.name))
+                    _ = (model.config, model.queue_length, model.unready_reason(), shelf.models.active_for(model.name))
                 with contextlib.suppress(ModelNotFoundError, UnavailableError, ModelConflictError, QueueFullError):
                     submit(shelf.models.active("tiny").serving.runner)
             except BaseException as error:

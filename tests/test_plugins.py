@@ -285,7 +285,9 @@ def test_hooks_are_bound_to_the_owner_of_the_model_type() -> None:
         plugins.add(each, name=name)
     for kind in ("one", "two", "one"):
         hooks = plugins.hooks_for(kind)
-        assert hooks.preprocess(config=config(kind), request=None).context == kind
+        prepared = hooks.preprocess(config=config(kind), request=None)
+        assert isinstance(prepared, Preprocessed)
+        assert prepared.context == kind
         assert hooks.postprocess(config=config(kind), outputs={}, context=None) == f"{kind}, wrapped"
         assert hooks.prepare_model(config=config(kind), model=None) is None
     assert (one.seen, two.seen, wrapper.seen) == (["one", "one"], ["two"], ["one", "two", "one"])

@@ -33,8 +33,9 @@ from openvino_llama.errors import (
 )
 from openvino_llama.jobs import Job
 from openvino_llama.models import Models
+from openvino_llama.observer import SilentObserver
 from openvino_llama.plugins import Plugins
-from openvino_llama.runner import Runner, SilentObserver
+from openvino_llama.runner import Runner
 from openvino_llama.sandbox.deadline import Deadline
 from openvino_llama.sandbox.engine import Sandbox
 from tests import graphs, guests, tiny
@@ -70,7 +71,7 @@ class Bench:
         self.sandbox = Sandbox()
         plugins = Plugins()
         plugins.add(tiny, name="tiny")
-        self.models = Models(plugins, self.sandbox, [OpenVINOBackend(), *further], self.observer)
+        self.models = Models(plugins, self.sandbox, [*further, OpenVINOBackend()], self.observer)
 
     def runner(self, model: ov.Model, limits: Limits | None = None, **entry: Any) -> Runner:
         """The runner of a loaded model with one worker."""
@@ -95,7 +96,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 def submit(runner: Runner, x: Any = ((1, 2, 3, 4),), seconds: float = 20, **asked: Any) -> Job:
     body = json.dumps({"x": x, **asked}).encode()
-    return runner.submit(InferenceRequest(body, "application/json"), Deadline(seconds))
+    return runner.submit(Job(InferenceRequest(body, "application/json"), Deadline(seconds)))
 
 
 def result(job: Job) -> Any:
@@ -172,7 +173,9 @@ class ForeignBackend:
     """Another backend for the same models: its graphs are OpenVINO's, but do not say whether they batch."""
 
     name = "foreign"
-    model_types: Sequence[str] = ("tiny",)
+
+    def serves(self, config: ModelConfig) -> bool:
+        return True
 
     def open(self, config: ModelConfig, prepare: Prepare) -> Graph:
         graph = OpenVINOBackend().open(config, prepare)
@@ -217,9 +220,9 @@ def test_inputs_of_different_rows_are_not_put_together(bench: Bench) -> None:
     runner = bench.runner(ov.Model([y, z], [a, b]))
     runner._hooks.preprocess = lambda config, request: _two_inputs(request)  # the tiny plugin gives all inputs the same
     gate = threading.Event()
-    first = runner.submit(InferenceRequest(b"[[1], [1]]", "", gate), Deadline(20))
+    first = runner.submit(Job(InferenceRequest(b"[[1], [1]]", "", gate), Deadline(20)))
     jobs = [
-        runner.submit(InferenceRequest(body, ""), Deadline(20))
+        runner.submit(Job(InferenceRequest(body, ""), Deadline(20)))
         for body in (b"[[1, 2], [3]]", b"[[4], [5, 6]]", b"[[7], [8]]")
     ]
     gate.set()
@@ -363,7 +366,7 @@ def test_cancelling_a_running_request_ends_it(bench: Bench) -> None:
     """Its worker is free soon after."""
     runner = bench.runner(graphs.slow())
     job = submit(runner)
-    while "compute" not in bench.observer.stages and not runner._inferring:
+    while "compute" not in bench.observer.stages and not runner._deadlines:
         time.sleep(0.001)
     started = time.perf_counter()
     runner.cancel(job)

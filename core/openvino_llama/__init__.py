@@ -4,6 +4,17 @@ What is exported here is what a plugin may use; everything else may change. Impo
 wasmtime, nor Litestar.
 """
 
+from openvino_llama.backends.base import (
+    Backend,
+    Encoding,
+    ExecutionContext,
+    Graph,
+    LivingGraph,
+    Prepare,
+    Step,
+    StreamingContext,
+    Target,
+)
 from openvino_llama.config import Batching, Isolation, Limits, ModelConfig, ModelType, RegistryEntry
 from openvino_llama.errors import (
     ConfigError,
@@ -13,14 +24,18 @@ from openvino_llama.errors import (
     InvalidTensorError,
     LimitError,
     ModelLoadError,
+    ModelNotFoundError,
     NotAcceptableError,
     OpenVINOLlamaError,
+    QueueFullError,
     RequestError,
+    SandboxError,
+    SourceError,
     UnavailableError,
     UnsupportedMediaTypeError,
     UnsupportedTargetError,
 )
-from openvino_llama.hookspecs import API_VERSION, InferenceRequest, Part, Preprocessed, Reply, hookimpl
+from openvino_llama.hookspecs import API_VERSION, Chunk, InferenceRequest, Part, Preprocessed, Reply, hookimpl
 from openvino_llama.permodel import per_model
 from openvino_llama.specs import DYNAMIC, DataType, TensorLayout, TensorSpec
 
@@ -29,9 +44,14 @@ __version__ = "0.1.0"
 __all__ = [
     "API_VERSION",
     "DYNAMIC",
+    "Backend",
     "Batching",
+    "Chunk",
     "ConfigError",
     "DataType",
+    "Encoding",
+    "ExecutionContext",
+    "Graph",
     "InferenceError",
     "InferenceRequest",
     "InputTooLargeError",
@@ -40,16 +60,25 @@ __all__ = [
     "Isolation",
     "LimitError",
     "Limits",
+    "LivingGraph",
     "ModelConfig",
     "ModelLoadError",
+    "ModelNotFoundError",
     "ModelType",
     "NotAcceptableError",
     "OpenVINOLlamaError",
     "Part",
+    "Prepare",
     "Preprocessed",
+    "QueueFullError",
     "RegistryEntry",
     "Reply",
     "RequestError",
+    "SandboxError",
+    "SourceError",
+    "Step",
+    "StreamingContext",
+    "Target",
     "TensorLayout",
     "TensorSpec",
     "UnavailableError",

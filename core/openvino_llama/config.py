@@ -53,7 +53,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     handles: int = 64
     """Graphs, and execution contexts, that a guest may hold at a time."""
     deadline_s: float = 30.0
-    """Time that a request may take from arrival to answer, in seconds."""
+    """Time that a request may take from arrival to answer, in seconds; of a stream, from output to output."""
     queue_size: int = 64
     """Requests that may wait."""
     max_sequence_length: int | None = None
@@ -159,8 +159,9 @@ class ModelType(msgspec.Struct, frozen=True, kw_only=True):
     """Media types that a client may ask for in Accept, the default one first."""
     parameters: type[msgspec.Struct] | None = None
     """Struct that the query parameters are read into; None takes none. ``model`` is the server's own."""
-    streaming: bool = False
-    """Whether one request may yield several outputs."""
+    streaming: tuple[str, ...] = ()
+    """Those of the tasks whose models yield output after output (generation): they are served as a stream of events
+    too, by ``POST /infer/<endpoint>/stream``."""
 
 
 def typed_config(name: str, entry: RegistryEntry, model_type: ModelType, locate: Callable[[str], Path]) -> ModelConfig:

@@ -35,7 +35,17 @@ if TYPE_CHECKING:
 
     from openvino_llama.backends.base import Backend
 
-__all__ = ["API_VERSION", "PROJECT", "InferenceRequest", "Part", "Preprocessed", "Reply", "hookimpl", "hookspec"]
+__all__ = [
+    "API_VERSION",
+    "PROJECT",
+    "Chunk",
+    "InferenceRequest",
+    "Part",
+    "Preprocessed",
+    "Reply",
+    "hookimpl",
+    "hookspec",
+]
 
 PROJECT = "openvino_llama"
 """Name of pluggy's project and of the entry-point group."""
@@ -69,6 +79,8 @@ class InferenceRequest(msgspec.Struct, frozen=True):
     """The one of the model type's ``produces`` that the client's Accept prefers."""
     parts: tuple[Part, ...] = ()
     """The parts of a multipart body, in their order."""
+    stream: bool = False
+    """Whether the client wants each output of a streaming model as it comes."""
 
 
 class Preprocessed(msgspec.Struct, frozen=True):
@@ -78,6 +90,17 @@ class Preprocessed(msgspec.Struct, frozen=True):
     """Input name -> C-contiguous array; exactly one for each of ``config.input_specs()``, batch dimension included."""
     context: Any = None
     """Whatever ``postprocess`` will need to know of this request: it is handed over untouched."""
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """What ``postprocess`` gives for one output of a streaming model."""
+
+    data: Any = None
+    """What a client that wants a stream is sent at once; None is nothing."""
+    tokens: int = 1
+    """How many tokens came with this output, for the metrics."""
+    last: bool = False
+    """Whether the rest of the stream is not wanted (a stop string was found): the model is stopped."""
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -100,8 +123,8 @@ def model_types() -> Sequence[ModelType]:  # type: ignore[empty-body]
 def backends() -> Sequence[Backend]:  # type: ignore[empty-body]
     """Further WASI-NN backends, beside OpenVINO's.
 
-    Called once, when plugins are loaded. A backend is asked for a model's graph if its ``model_types`` has the
-    model's type.
+    Called once, when plugins are loaded. The first one whose ``serves`` says yes to a model opens its graph in
+    OpenVINO's place.
     """
 
 
@@ -168,13 +191,16 @@ def inferencer_module(config: ModelConfig) -> Path | bytes | None:
 
 
 @hookspec(firstresult=True)
-def preprocess(config: ModelConfig, request: InferenceRequest) -> Preprocessed:  # type: ignore[empty-body]
+def preprocess(config: ModelConfig, request: InferenceRequest) -> Preprocessed | Sequence[Preprocessed]:  # type: ignore[empty-body]
     """Turn a request into the model's input tensors.
 
     Called once for each request on one of the model's worker threads, several at the same time: it must be
     thread-safe and may block. The tensors are checked against ``config.input_specs()`` and copied into the guest's
     memory; they are not kept. Raise InvalidInputError (or another RequestError) for a body or a parameter that is
     wrong.
+
+    A list is a request of several inferences (texts of different lengths): all workers share in them, and put them
+    together with those of other requests whose shapes agree. A model that streams takes one only.
     """
 
 
@@ -182,11 +208,17 @@ def preprocess(config: ModelConfig, request: InferenceRequest) -> Preprocessed: 
 def postprocess(config: ModelConfig, outputs: Mapping[str, NDArray[Any]], context: Any) -> Any:
     """Turn the model's output tensors into the answer.
 
-    Called once for each output of a request (once in all, unless the model type is ``streaming``), on the worker
-    thread that ran the inference. ``outputs`` maps each of ``config.output_specs()`` to an array with that request's
-    batch dimension; the arrays are views of the guest's memory, valid until this call returns: copy what is to be
-    kept. ``context`` is what ``preprocess`` gave, the same object for all outputs of one request. The result is what
-    msgspec can encode, and becomes ``results`` of the answer; a ``Reply`` is sent as it is.
+    Called on the worker thread that ran the inference. ``outputs`` maps each of ``config.output_specs()`` to an array
+    with that request's batch dimension; the arrays are views of the guest's memory, valid until this call returns:
+    copy what is to be kept. ``context`` is what ``preprocess`` gave with the tensors. The result is what msgspec can
+    encode, and becomes ``results`` of the answer; a ``Reply`` is sent as it is.
+
+    Where a request has several outputs, the answer is what one further call gives, after the last of them, with
+    ``outputs`` empty:
+
+    * of a model that streams, each output's call gives a ``Chunk``; ``context`` is the same object every time;
+    * of a request of several inferences, each output's call gets its own context (several calls at the same time, in
+      any order) and its result is not used; the further call gets the context of the first one.
     """
 
 

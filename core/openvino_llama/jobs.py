@@ -5,6 +5,7 @@ Knows nothing of threads or of guests.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -13,10 +14,13 @@ from typing import Any
 from openvino_llama.hookspecs import InferenceRequest, Preprocessed
 from openvino_llama.sandbox.deadline import Deadline
 
-__all__ = ["Finish", "Job", "LastOf"]
+__all__ = ["Emit", "Finish", "Job", "LastOf", "Part", "Whole"]
 
 Finish = Callable[[Any], Any]
 """What is done on the worker to that which ``postprocess`` gave: encoding it, for example."""
+
+Emit = Callable[[Any], None]
+"""Takes the data of each chunk of a stream, on the worker."""
 
 
 def _as_it_is(result: Any) -> Any:
@@ -26,12 +30,15 @@ def _as_it_is(result: Any) -> Any:
 class Job:
     """One request."""
 
-    __slots__ = ("deadline", "finish", "future", "prepared", "request", "submitted")
+    __slots__ = ("deadline", "emit", "finish", "future", "prepared", "request", "submitted")
 
-    def __init__(self, request: InferenceRequest, deadline: Deadline, finish: Finish = _as_it_is) -> None:
+    def __init__(
+        self, request: InferenceRequest, deadline: Deadline, finish: Finish = _as_it_is, emit: Emit | None = None
+    ) -> None:
         self.request = request
         self.deadline = deadline
         self.finish = finish
+        self.emit = emit
         self.future: Future[Any] = Future()
         """Gets what ``finish`` made of what ``postprocess`` gave, or the error."""
         self.submitted = time.perf_counter()
@@ -49,6 +56,41 @@ class Job:
     def rows(self) -> int:
         """Length of the batch dimension."""
         return next(len(array) for array in self.prepared.tensors.values())
+
+
+class Part(Job):
+    """One of the inferences of a request that has several."""
+
+    __slots__ = ()
+
+    def __init__(self, whole: Job, prepared: Preprocessed) -> None:
+        super().__init__(whole.request, whole.deadline)
+        self.prepared = prepared
+
+
+class Whole:
+    """A request of several inferences: answered when the last of them is, or when one has failed."""
+
+    def __init__(self, job: Job, prepared: Sequence[Preprocessed], answer: Callable[[Job], None]) -> None:
+        """``answer`` is called once, by the thread that has answered the last part."""
+        self._job = job
+        self._answer = answer
+        self._left = len(prepared)
+        self._lock = threading.Lock()
+        self.parts = [Part(job, each) for each in prepared]
+        job.prepared = Preprocessed({}, prepared[0].context)  # it has no tensors of its own
+        for part in self.parts:
+            part.future.add_done_callback(self._one_done)
+
+    def _one_done(self, future: Future[Any]) -> None:
+        with self._lock:
+            self._left -= 1
+            failed = None if future.cancelled() else future.exception()
+            if failed and not self._job.future.done():
+                self._job.future.set_exception(failed)
+                self._job.deadline.cancel()  # the other parts are for nothing
+        if not self._left and not self._job.future.done():
+            self._answer(self._job)
 
 
 class LastOf(Deadline):

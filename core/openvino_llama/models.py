@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from openvino_llama.backends.base import Backend, Graph
+from openvino_llama.backends.base import Backend, Graph, LivingGraph
 from openvino_llama.config import Batching, Defaults, Isolation, ModelConfig, ModelType, RegistryEntry, typed_config
 from openvino_llama.errors import (
     ConfigError,
@@ -29,8 +29,9 @@ from openvino_llama.errors import (
     OpenVINOLlamaError,
     UnavailableError,
 )
+from openvino_llama.observer import Observer
 from openvino_llama.registry import check_unique
-from openvino_llama.runner import Observer, Runner
+from openvino_llama.runner import Runner
 from openvino_llama.sandbox.guest import BUILT_IN, Guest
 from openvino_llama.sandbox.wasi_nn import WasiNN
 from openvino_llama.specs import TensorSpec
@@ -93,11 +94,19 @@ class Model:
         serving = self._serving
         return serving.runner.queue_length if serving else 0
 
-    @property
-    def is_stuck(self) -> bool:
-        """Whether an inference of it does not come to its end."""
+    def unready_reason(self) -> str:
+        """Why it answers nobody although it is loaded; empty if it does."""
         serving = self._serving
-        return serving is not None and serving.runner.is_stuck
+        if serving is None:
+            return ""
+        if serving.runner.is_stuck:
+            return "stuck: an inference does not come to its end"
+        return serving.graph.unready_reason() if isinstance(serving.graph, LivingGraph) else ""
+
+    def gauges(self) -> Mapping[str, float]:
+        """What its graph shows of itself."""
+        serving = self._serving
+        return serving.graph.gauges() if serving and isinstance(serving.graph, LivingGraph) else {}
 
     def become_ready(self, serving: _Serving) -> None:
         """It serves from now on."""
@@ -141,7 +150,7 @@ class Models:
         observer: Observer,
         defaults: Defaults | None = None,
     ) -> None:
-        """``backends`` begins with OpenVINO's."""
+        """``backends`` ends with OpenVINO's, which serves what no other one does."""
         self._plugins = plugins
         self._sandbox = sandbox
         self._backends = backends
@@ -291,8 +300,7 @@ class Models:
         def prepare(model: ov.Model, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> ov.Model:
             return hooks.prepare_model(config=_with_specs(config, inputs, outputs), model=model) or model
 
-        fitting = (backend for backend in self._backends if config.type in backend.model_types)
-        return next(fitting, self._backends[0]).open(config, prepare)
+        return next(each for each in self._backends if each.serves(config)).open(config, prepare)
 
     def _start(self, config: ModelConfig, model_type: ModelType, hooks: ModelHooks, graph: Graph) -> _Serving:
         own = hooks.inferencer_module(config=config)
@@ -305,7 +313,9 @@ class Models:
 
         # One more than infer at a time: it decodes while they do.
         workers = config.limits.workers or graph.parallelism + 1
-        return _Serving(config, model_type, graph, Runner(config, hooks, make_guest, workers, self._observer))
+        streams = config.task in model_type.streaming
+        runner = Runner(config, hooks, make_guest, workers, self._observer, streams=streams)
+        return _Serving(config, model_type, graph, runner)
 
     def _completed(self, config: ModelConfig, *, built_in: bool) -> ModelConfig:
         """The configuration with the server's defaults in place of None."""
@@ -321,12 +331,14 @@ class Models:
         borrow = module is self._built_in
         nn = WasiNN(
             {config.name: graph},
-            self._backends[0].load,
+            self._backends[-1].load,
             self._sandbox.watchdog,
             handles=config.limits.handles,
             borrow=borrow,
         )
-        return Guest(self._sandbox.instantiate(module, nn, config.limits), config, streaming=model_type.streaming)
+        return Guest(
+            self._sandbox.instantiate(module, nn, config.limits), config, streaming=config.task in model_type.streaming
+        )
 
 
 @contextmanager
@@ -344,7 +356,7 @@ def open_models(
     from openvino_llama.sandbox.engine import Sandbox
 
     sandbox = Sandbox()
-    models = Models(plugins, sandbox, [OpenVINOBackend(cache_dir), *plugins.backends()], observer, defaults)
+    models = Models(plugins, sandbox, [*plugins.backends(), OpenVINOBackend(cache_dir)], observer, defaults)
     try:
         yield models
     finally:

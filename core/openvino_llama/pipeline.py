@@ -6,7 +6,9 @@ Knows nothing of HTTP.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -14,7 +16,7 @@ import msgspec
 from openvino_llama.config import ModelType
 from openvino_llama.errors import DeadlineExceededError, InvalidInputError, ModelNotFoundError
 from openvino_llama.hookspecs import InferenceRequest
-from openvino_llama.jobs import Finish
+from openvino_llama.jobs import Finish, Job
 from openvino_llama.models import Model, Models
 from openvino_llama.sandbox.deadline import Deadline
 
@@ -46,15 +48,103 @@ class Pipeline:
         request gives its place free.
         """
         runner = model.serving.runner
-        job = runner.submit(request, deadline, *finish)
+        job = runner.submit(Job(request, deadline, *finish))
         try:
-            async with asyncio.timeout(deadline.remaining() + _GRACE_SECONDS):
-                return await asyncio.wrap_future(job.future)
-        except (TimeoutError, asyncio.CancelledError) as error:
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(deadline.remaining() + _GRACE_SECONDS):
+                        return await asyncio.wrap_future(job.future)
+                if deadline.is_over():  # if not, the model streams, and something has come
+                    raise _too_late(model)
+        except (DeadlineExceededError, asyncio.CancelledError):
             runner.cancel(job)
-            if isinstance(error, TimeoutError):
-                raise DeadlineExceededError(f"model {model.name!r} did not answer in time") from None
             raise
+
+    async def stream(
+        self, model: Model, request: InferenceRequest, deadline: Deadline, encode: Finish, finish: Finish
+    ) -> AsyncIterator[list[Any]]:
+        """What ``encode`` makes of each chunk, as they come, several at a time if several have come; at last, what
+        ``finish`` makes of the answer.
+
+        Both are called on the worker. Raises as ``infer`` does; closing the iterator gives the request's place free.
+        """
+        runner = model.serving.runner
+        news = _News(deadline)
+        job = runner.submit(Job(request, deadline, finish, lambda data: news.tell(encode(data))))
+        job.future.add_done_callback(news.end)
+        try:
+            while True:
+                chunks = await news.next()
+                if chunks:
+                    yield chunks
+                if news.ended:
+                    yield [job.future.result()]
+                    return
+                if news.too_late:
+                    raise _too_late(model)
+        finally:
+            news.close()
+            if not job.future.done():
+                runner.cancel(job)
+
+
+class _News:
+    """Carries the chunks of one stream from its worker to the event loop."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._deadline = deadline
+        self._chunks: list[Any] = []
+        self._woken = asyncio.Event()
+        self._timer = self._loop.call_later(deadline.remaining() + _GRACE_SECONDS, self._check)
+        self.ended = False
+        self.too_late = False
+
+    def tell(self, chunk: Any) -> None:
+        """Something has come. Called on the worker."""
+        self._call(self._take, chunk)
+
+    def end(self, _: Future[Any]) -> None:
+        """The answer is there, or the error. Called on any thread."""
+        self._call(self._take_end)
+
+    async def next(self) -> list[Any]:
+        """Wait for news; the chunks that have come."""
+        await self._woken.wait()
+        self._woken.clear()
+        chunks, self._chunks = self._chunks, []
+        return chunks
+
+    def close(self) -> None:
+        """Nobody wants any more."""
+        self._timer.cancel()
+
+    def _call(self, function: Any, *arguments: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:  # the loop has been closed: nobody is there any more
+            self._deadline.cancel()
+
+    def _take(self, chunk: Any) -> None:
+        self._chunks.append(chunk)
+        self._woken.set()
+
+    def _take_end(self) -> None:
+        self.ended = True
+        self._woken.set()
+
+    def _check(self) -> None:
+        """The deadline is put off by each output: one timer that follows it costs less than one for each."""
+        left = self._deadline.remaining()
+        if left:
+            self._timer = self._loop.call_later(left + _GRACE_SECONDS, self._check)
+        else:
+            self.too_late = True
+            self._woken.set()
+
+
+def _too_late(model: Model) -> DeadlineExceededError:
+    return DeadlineExceededError(f"model {model.name!r} did not answer in time")
 
 
 def read_parameters(model_type: ModelType, given: Mapping[str, str]) -> Any:

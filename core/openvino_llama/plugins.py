@@ -73,7 +73,7 @@ class ModelHooks:
         self.prepare_model: Callable[..., ov.Model | None] = bound("prepare_model")
         self.validate_model: Callable[..., None] = bound("validate_model")
         self.inferencer_module: Callable[..., Path | bytes | None] = bound("inferencer_module")
-        self.preprocess: Callable[..., Preprocessed] = bound("preprocess")
+        self.preprocess: Callable[..., Preprocessed | Sequence[Preprocessed]] = bound("preprocess")
         self.postprocess: Callable[..., Any] = bound("postprocess")
 
 

@@ -15,13 +15,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from openvino_llama.config import Isolation, ModelConfig
 from openvino_llama.errors import (
     DeadlineExceededError,
     GuestTrapError,
     HookError,
+    InvalidInputError,
     LimitError,
     OpenVINOLlamaError,
     QueueFullError,
@@ -29,8 +30,9 @@ from openvino_llama.errors import (
     SandboxError,
     UnavailableError,
 )
-from openvino_llama.hookspecs import InferenceRequest
-from openvino_llama.jobs import Finish, Job, LastOf
+from openvino_llama.hookspecs import Chunk, Preprocessed
+from openvino_llama.jobs import Job, LastOf, Part, Whole
+from openvino_llama.observer import Observer, SilentObserver
 from openvino_llama.sandbox.deadline import Deadline
 from openvino_llama.sandbox.guest import StreamEnd
 from openvino_llama.specs import DYNAMIC
@@ -41,39 +43,13 @@ if TYPE_CHECKING:
     from openvino_llama.plugins import ModelHooks
     from openvino_llama.sandbox.guest import Guest
 
-__all__ = ["Observer", "Runner", "SilentObserver"]
+__all__ = ["Runner"]
 
 logger = logging.getLogger(__name__)
 
 _STUCK_SECONDS = 5.0
 _BROKEN = (GuestTrapError, DeadlineExceededError, LimitError, RequestCancelledError)
 """Errors after which a guest's state is not to be trusted: it is replaced."""
-
-
-class Observer(Protocol):
-    """Is told what happens, for metrics. Called on worker threads."""
-
-    def stage(self, model: str, stage: str, seconds: float) -> None:
-        """A stage of a request has ended: ``queue``, ``preprocess``, ``sandbox``, ``compute``, ``postprocess``."""
-
-    def batch(self, model: str, size: int) -> None:
-        """So many requests went into one inference."""
-
-    def trap(self, model: str) -> None:
-        """A guest has trapped."""
-
-
-class SilentObserver:
-    """Tells nobody."""
-
-    def stage(self, model: str, stage: str, seconds: float) -> None:
-        """Nothing."""
-
-    def batch(self, model: str, size: int) -> None:
-        """Nothing."""
-
-    def trap(self, model: str) -> None:
-        """Nothing."""
 
 
 class Runner:
@@ -86,6 +62,8 @@ class Runner:
         make_guest: Callable[[], Guest],
         workers: int,
         observer: Observer | None = None,
+        *,
+        streams: bool = False,
     ) -> None:
         """Start the workers; raises what making a guest raised if the first one cannot be made."""
         self._config = config
@@ -93,12 +71,13 @@ class Runner:
         self._make_guest = make_guest
         self._observer = observer or SilentObserver()
         self._per_request = config.isolation is Isolation.PER_REQUEST
+        self._streams = streams
         # What must leave nothing for the next request must not meet another one in its guest either.
-        self._max_batch = 1 if self._per_request else _max_batch(config)
+        self._max_batch = 1 if self._per_request or streams else _max_batch(config)
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closing = False
-        self._inferring: dict[int, Deadline] = {}
+        self._deadlines: dict[int, Deadline] = {}
         started: list[Future[None]] = [Future() for _ in range(workers)]
         self._threads = [
             threading.Thread(target=self._work, args=(each,), name=f"ovllama-{config.name}-{number}", daemon=True)
@@ -131,7 +110,7 @@ class Runner:
     @property
     def is_stuck(self) -> bool:
         """Whether an inference has not ended although its deadline is long over: the device is wedged."""
-        return any(deadline.seconds_over() > _STUCK_SECONDS for deadline in list(self._inferring.values()))
+        return any(deadline.seconds_over() > _STUCK_SECONDS for deadline in list(self._deadlines.values()))
 
     def check_room(self) -> None:
         """Raise QueueFullError if there is no place for a request, UnavailableError while unloading."""
@@ -141,9 +120,8 @@ class Runner:
             name, waiting = self._config.name, len(self._waiting)
             raise QueueFullError(f"the queue of model {name!r} is full: {waiting} requests wait")
 
-    def submit(self, request: InferenceRequest, deadline: Deadline, *finish: Finish) -> Job:
+    def submit(self, job: Job) -> Job:
         """Queue a request; raises what ``check_room`` does."""
-        job = Job(request, deadline, *finish)
         with self._changed:
             self.check_room()
             self._waiting.append(job)
@@ -185,7 +163,13 @@ class Runner:
         guests.drop()
 
     def _serve(self, guests: _Guests, jobs: list[Job]) -> None:
-        for group in self._grouped([job for job in jobs if self._preprocess(job)]):
+        ready = [job for job in jobs if self._preprocess(job)]
+        if self._streams:
+            for job in ready:
+                with _answering([job]):
+                    self._stream(guests, job)
+            return
+        for group in self._grouped(ready):
             self._infer(guests, group)
 
     def _take(self) -> list[Job]:
@@ -199,17 +183,45 @@ class Runner:
             return [self._waiting.popleft() for _ in range(share)]
 
     def _preprocess(self, job: Job) -> bool:
-        """Whether the job has become tensors; if not, it has been answered."""
-        self._observer.stage(self._config.name, "queue", time.perf_counter() - job.submitted)
+        """Whether the job is ready for its inference; if not, it has been answered or spread over the workers."""
         if not job.future.set_running_or_notify_cancel():
             return False
         with _answering([job]):
             if job.deadline.is_over():
                 raise _over(job.deadline, "in the queue")
-            with self._stage("preprocess"):
-                job.prepared = self._hooks.preprocess(config=self._config, request=job.request)
-            self._config.validate_input(job.prepared.tensors)
-        return not job.future.done()
+            if not isinstance(job, Part):
+                self._become_tensors(job)
+        return bool(job.prepared.tensors) and not job.future.done()
+
+    def _become_tensors(self, job: Job) -> None:
+        self._observer.stage(self._config.name, "queue", time.perf_counter() - job.submitted)
+        with self._stage("preprocess"):
+            prepared = self._hooks.preprocess(config=self._config, request=job.request)
+        if isinstance(prepared, Preprocessed):
+            self._config.validate_input(prepared.tensors)
+            job.prepared = prepared
+        else:
+            self._spread(job, list(prepared))
+
+    def _spread(self, job: Job, several: list[Preprocessed]) -> None:
+        """Let all workers share in a request of several inferences, before those that came after it."""
+        if self._streams or not several:
+            raise HookError(f"preprocess gave {len(several)} sets of tensors for one request")
+        for each in several:
+            self._config.validate_input(each.tensors)
+        whole = Whole(job, several, self._answer_whole)
+        with self._changed:
+            self._waiting.extendleft(reversed(whole.parts))
+            self._changed.notify_all()
+
+    def _answer_whole(self, job: Job) -> None:
+        with _answering([job]):
+            self._finish(job)
+
+    def _finish(self, job: Job) -> None:
+        """Answer a request of several outputs, all of which have been seen."""
+        result = self._hooks.postprocess(config=self._config, outputs={}, context=job.prepared.context)
+        job.future.set_result(job.finish(result))
 
     def _grouped(self, jobs: Sequence[Job]) -> Iterator[list[Job]]:
         """Groups of jobs that fit into one inference."""
@@ -246,25 +258,60 @@ class Runner:
                     job.future.set_result(job.finish(result))
 
     def _call(self, guest: Guest, jobs: list[Job]) -> Mapping[str, NDArray[Any]]:
-        deadline = LastOf([job.deadline for job in jobs])
         self._observer.batch(self._config.name, len(jobs))
         started = time.perf_counter()
-        self._inferring[threading.get_ident()] = deadline
         try:
-            outputs = guest.infer([job.prepared.tensors for job in jobs], deadline)
+            with self._inferring(jobs) as deadline:
+                outputs = guest.infer([job.prepared.tensors for job in jobs], deadline)
+        finally:
+            spent = time.perf_counter() - started
+            self._observer.stage(self._config.name, "compute", guest.compute_seconds)
+            self._observer.stage(self._config.name, "sandbox", spent - guest.compute_seconds)
+        if isinstance(outputs, StreamEnd):
+            raise SandboxError("the guest ended a stream of a model that does not stream")
+        return outputs
+
+    @contextmanager
+    def _inferring(self, jobs: Sequence[Job]) -> Iterator[Deadline]:
+        """The deadline of an inference for these jobs, seen by whoever watches; what ends it early is told."""
+        deadline = jobs[0].deadline if len(jobs) == 1 else LastOf([job.deadline for job in jobs])
+        self._deadlines[threading.get_ident()] = deadline
+        try:
+            yield deadline
         except DeadlineExceededError as error:
             raise _over(jobs[0].deadline, "during the inference") from error
         except GuestTrapError:
             self._observer.trap(self._config.name)
             raise
         finally:
-            del self._inferring[threading.get_ident()]
-            spent = time.perf_counter() - started
-            self._observer.stage(self._config.name, "compute", guest.compute_seconds)
-            self._observer.stage(self._config.name, "sandbox", spent - guest.compute_seconds)
-        if isinstance(outputs, StreamEnd):
-            raise SandboxError("the guest ended a stream before its first output")
-        return outputs
+            del self._deadlines[threading.get_ident()]
+
+    def _stream(self, guests: _Guests, job: Job) -> None:
+        """Answer a job with output after output, until the model or the plugin ends the stream."""
+        flow = _Flow(job)
+        try:
+            with guests.one() as guest, self._inferring([job]):
+                self._flow(guest, job, flow)
+            self._finish(job)
+        finally:
+            flow.observe(self._observer, self._config.name)
+
+    def _flow(self, guest: Guest, job: Job, flow: _Flow) -> None:
+        outputs = None
+        try:
+            outputs = guest.infer([job.prepared.tensors], job.deadline)
+            while not isinstance(outputs, StreamEnd):
+                context = job.prepared.context
+                chunk = self._hooks.postprocess(config=self._config, outputs=outputs, context=context)
+                flow.pass_on(chunk)
+                if chunk.last:
+                    return
+                outputs = guest.next(job.deadline)
+        finally:
+            if not isinstance(outputs, StreamEnd):
+                guest.stop()
+        if outputs is StreamEnd.PROMPT_TOO_LONG:
+            raise InvalidInputError("the prompt is longer than what the model can take")
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
@@ -273,6 +320,27 @@ class Runner:
             yield
         finally:
             self._observer.stage(self._config.name, name, time.perf_counter() - started)
+
+
+class _Flow:
+    """What has come of a stream so far."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._tokens = 0
+        self._first = 0.0
+
+    def pass_on(self, chunk: Chunk) -> None:
+        self._first = self._first or time.perf_counter()
+        self._tokens += chunk.tokens
+        self._job.deadline.renew()
+        if self._job.emit and chunk.data is not None:
+            self._job.emit(chunk.data)
+
+    def observe(self, observer: Observer, model: str) -> None:
+        if self._tokens:
+            ended = time.perf_counter()
+            observer.stream(model, self._first - self._job.submitted, ended - self._first, self._tokens)
 
 
 class _Guests:

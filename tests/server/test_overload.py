@@ -83,7 +83,7 @@ def test_a_deadline_in_the_queue_is_504(live: Live) -> None:
     assert time.perf_counter() - started < 0.95
     assert model.queue_length == 0
     check_problem(running.result(), 504)
-    until(lambda: not model.is_stuck)
+    until(lambda: not model.unready_reason())
 
 
 def test_a_deadline_during_the_inference_is_504(live: Live) -> None:

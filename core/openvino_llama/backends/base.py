@@ -9,9 +9,9 @@ Errors, as the sandbox tells them to guests: InvalidTensorError (invalid argumen
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, IntEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from openvino_llama.config import ModelConfig
 from openvino_llama.specs import TensorSpec
@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     import openvino as ov
     from numpy.typing import NDArray
 
-__all__ = ["Backend", "Encoding", "ExecutionContext", "Graph", "Prepare", "Step", "StreamingContext", "Target"]
+__all__ = [
+    "Backend",
+    "Encoding",
+    "ExecutionContext",
+    "Graph",
+    "LivingGraph",
+    "Prepare",
+    "Step",
+    "StreamingContext",
+    "Target",
+]
 
 Prepare = Callable[["ov.Model", Sequence[TensorSpec], Sequence[TensorSpec]], "ov.Model"]
 """What is done to an OpenVINO model, with these inputs and outputs, between reading and compiling it."""
@@ -115,13 +125,24 @@ class Graph(Protocol):
         """Give the graph's memory back; its contexts have been closed before."""
 
 
+@runtime_checkable
+class LivingGraph(Protocol):
+    """A graph that lives on its own (in a process) and tells how it is; a graph need not have this."""
+
+    def unready_reason(self) -> str:
+        """Why no inference is possible now; empty if one is. It is shown to clients."""
+
+    def gauges(self) -> Mapping[str, float]:
+        """Name -> value of what an operator may want to watch, for the metrics."""
+
+
 class Backend(Protocol):
     """A way to run graphs."""
 
     name: str
 
-    model_types: Sequence[str]
-    """Model types whose graphs this backend opens in OpenVINO's place; empty for OpenVINO itself."""
+    def serves(self, config: ModelConfig) -> bool:
+        """Whether this backend opens that model, in OpenVINO's place."""
 
     def open(self, config: ModelConfig, prepare: Prepare) -> Graph:
         """Load a model from its files; ModelLoadError if that fails. ``prepare`` is for OpenVINO graphs only."""

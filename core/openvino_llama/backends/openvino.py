@@ -56,7 +56,6 @@ class OpenVINOBackend:
     """Graphs that OpenVINO reads: IR, ONNX, TensorFlow, TensorFlow Lite, Paddle."""
 
     name = "openvino"
-    model_types: Sequence[str] = ()
 
     def __init__(self, cache_dir: Path | None = None, *, vet_guests: bool = True) -> None:
         """``vet_guests`` is whether a model that comes out of a guest's memory is tried in a child process first."""
@@ -73,6 +72,10 @@ class OpenVINOBackend:
     def devices(self) -> Sequence[str]:
         """Devices that OpenVINO finds on this machine."""
         return list(self._core.available_devices)
+
+    def serves(self, config: ModelConfig) -> bool:  # noqa: ARG002
+        """Whatever no other backend serves."""
+        return True
 
     def open(self, config: ModelConfig, prepare: Prepare) -> OpenVINOGraph:
         """Read, reshape to the stated specs, prepare and compile a model's files."""

@@ -14,11 +14,12 @@ import msgspec
 from openvino_llama.config import ModelType
 from openvino_llama.errors import InvalidInputError, ModelNotFoundError, NotAcceptableError, UnsupportedMediaTypeError
 from openvino_llama.hookspecs import InferenceRequest, Reply
+from openvino_llama.jobs import Job
 from openvino_llama.models import open_models
+from openvino_llama.observer import SilentObserver
 from openvino_llama.pipeline import read_parameters
 from openvino_llama.plugins import load_plugins
 from openvino_llama.registry import locate, read_registry
-from openvino_llama.runner import SilentObserver
 from openvino_llama.sandbox.deadline import Deadline
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def infer_file(
     request = _request(plugins.model_type(entry.type), file, parameters, media_type, accept)
     with open_models(plugins, SilentObserver(), settings.cache_dir, settings.model_defaults()) as models:
         model = models.load(name, entry, partial(locate, registry=settings.registry))
-        job = model.serving.runner.submit(request, Deadline(entry.limits.deadline_s))
+        job = model.serving.runner.submit(Job(request, Deadline(entry.limits.deadline_s)))
         result = job.future.result()
     if isinstance(result, Reply):
         return result.body

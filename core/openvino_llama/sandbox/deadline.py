@@ -21,13 +21,18 @@ TICK_SECONDS = 0.01
 
 
 class Deadline:
-    """A moment that may be brought forward to now, from any thread."""
+    """A moment that may be brought forward to now, from any thread, or put off."""
 
-    __slots__ = ("_at", "cancelled")
+    __slots__ = ("_at", "_seconds", "cancelled")
 
     def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
         self._at = time.monotonic() + seconds
         self.cancelled = False
+
+    def renew(self) -> None:
+        """Begin anew: something has come, and as much time again may pass until the next."""
+        self._at = time.monotonic() + self._seconds
 
     def remaining(self) -> float:
         """Seconds until the moment; 0 when it is over or was cancelled."""

@@ -98,6 +98,10 @@ class Guest:
             raise SandboxError(f"model {self._config.name!r} does not stream")
         return self._answer(self._instance.call(self._next, self._result, deadline=deadline))
 
+    def stop(self) -> None:
+        """Drop what is left of the stream, so that the model does not work on."""
+        self._instance.nn.finish_streams()
+
     def close(self) -> None:
         """Free the instance."""
         self._instance.close()

@@ -146,6 +146,11 @@ class WasiNN:
         for handle in self._graphs.numbers():
             self.call(WasiNN.unload, (handle,))
 
+    def finish_streams(self) -> None:
+        """What ``fini_single`` does, for all that the guest holds: a guest need not export a way to ask for it."""
+        for handle in self._contexts.numbers():
+            self.call(WasiNN.fini_single, (handle,))
+
     def output_shapes(self) -> list[tuple[int, ...]]:
         """Shapes of the outputs of the newest context that has any: what the ABI does not tell the guest."""
         for _, held in reversed(self._contexts.items()):

@@ -16,7 +16,8 @@ from litestar.types import ExceptionHandlersMap
 from openvino_llama import __version__
 from openvino_llama.plugins import Plugins, load_plugins
 from openvino_llama.server.access import check_key, guard_for
-from openvino_llama.server.inference import inference_route
+from openvino_llama.server.exchange import Gateway
+from openvino_llama.server.inference import inference_routes
 from openvino_llama.server.management import management_routes
 from openvino_llama.server.openapi import openapi_config, page_files
 from openvino_llama.server.operations import operation_routes
@@ -38,8 +39,9 @@ def create_app(settings: Settings | None = None, plugins: Plugins | None = None)
     settings = settings or Settings.from_environment()
     plugins = plugins or load_plugins(settings.disabled_plugins)
     server = Server(settings, plugins)
+    gateway = Gateway(server)
     routes = [
-        *(inference_route(model_type, server) for model_type in plugins.model_types.values()),
+        *(route for model_type in plugins.model_types.values() for route in inference_routes(model_type, server)),
         *management_routes(server),
         *operation_routes(server),
         page_files(),
@@ -48,7 +50,10 @@ def create_app(settings: Settings | None = None, plugins: Plugins | None = None)
         routes,
         lifespan=[server.lifespan],
         state=State({"server": server}),
-        dependencies={"pipeline": Provide(lambda: server.pipeline, sync_to_thread=False)},
+        dependencies={
+            "pipeline": Provide(lambda: server.pipeline, sync_to_thread=False),
+            "gateway": Provide(lambda: gateway, sync_to_thread=False),
+        },
         guards=[guard_for(settings.api_key, settings.cors_origins)],
         exception_handlers={Exception: answer_problem, **_unmatched(settings.api_key)},
         cors_config=CORSConfig(

@@ -27,8 +27,19 @@ from openvino_llama.errors import (
 )
 from openvino_llama.hookspecs import Part
 
-__all__ = ["MULTIPART", "BodyRoom", "decode_object", "media_type_of", "preferred", "read_body", "read_parts", "reading"]
+__all__ = [
+    "FORM",
+    "MULTIPART",
+    "BodyRoom",
+    "decode_object",
+    "media_type_of",
+    "preferred",
+    "read_body",
+    "read_parts",
+    "reading",
+]
 
+FORM = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
 _MAX_DEPTH = 100
 _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}

@@ -1,38 +1,36 @@
-"""``POST /infer/<endpoint>``, one route for each registered model type."""
+"""``POST /infer/<endpoint>`` for each registered model type, ``/infer/<endpoint>/stream`` for those that stream."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
+from itertools import count
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
-from litestar import Request, post
-from litestar.exceptions import HTTPException
+from litestar import Request, get, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 
 from openvino_llama.config import ModelType
-from openvino_llama.errors import InvalidInputError, RequestCancelledError
+from openvino_llama.errors import InvalidInputError
 from openvino_llama.hookspecs import InferenceRequest, Reply
 from openvino_llama.models import Model
 from openvino_llama.pipeline import read_parameters
-from openvino_llama.sandbox.deadline import Deadline
-from openvino_llama.server.bodies import MULTIPART, media_type_of, preferred, read_body, read_parts
-from openvino_llama.server.metrics import Metrics
-from openvino_llama.server.openapi import inference_operation
-from openvino_llama.server.problems import status_of
+from openvino_llama.server.bodies import FORM, MULTIPART, media_type_of, preferred
+from openvino_llama.server.events import event, open_events
+from openvino_llama.server.exchange import Exchange
+from openvino_llama.server.openapi import inference_operation, stream_operation
+from openvino_llama.server.problems import problem_of
 from openvino_llama.server.state import Server
 
-__all__ = ["inference_route"]
+__all__ = ["inference_routes"]
 
+HttpRequest = Request[Any, Any, Any]
 
 _IN_HEADERS = "".join(map(chr, range(0x20, 0x7F)))
+_EVENTS = "text/event-stream"
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -43,35 +41,87 @@ class Answer(msgspec.Struct, frozen=True):
     results: Any
 
 
-def inference_route(model_type: ModelType, server: Server) -> HTTPRouteHandler:
-    """The route of a model type."""
-    limit = server.settings.max_body_bytes
+def inference_routes(model_type: ModelType, server: Server) -> list[HTTPRouteHandler]:
+    """The routes of a model type."""
+    routes = [_infer_route(model_type, server)]
+    if model_type.streaming:
+        routes.append(_stream_route(model_type, server))
+    if model_type.streaming and FORM in model_type.accepts:
+        routes.append(_browser_route(model_type, server))
+    return routes
 
+
+def _infer_route(model_type: ModelType, server: Server) -> HTTPRouteHandler:
     @post(
         f"/infer/{model_type.endpoint}",
         name=f"infer_{model_type.endpoint}",
         status_code=200,
-        request_max_body_size=limit,
+        request_max_body_size=server.settings.max_body_bytes,
         operation_class=inference_operation(model_type),
         summary=f"Run a {model_type.name} model",
     )
-    async def infer(request: Request[Any, Any, Any]) -> ASGIApp:
-        with _measured(server.metrics, model_type.endpoint) as seen:
-            parameters = _query(request)
-            model = server.pipeline.choose(model_type, parameters.pop("model", None))
-            seen.model = model.name
-            deadline = Deadline(model.entry.limits.deadline_s)
-            model.serving.runner.check_room()
-            with server.bodies.room(request):
-                wanted = await _read_in_time(request, deadline, model_type, parameters, limit)
-                with _cancelled_with_client(request):
-                    answer: ASGIApp = await server.pipeline.infer(model, wanted, deadline, partial(_answer, model))
-                    return answer
+    async def infer(request: HttpRequest) -> ASGIApp:
+        return Exchange(server, request, model_type.endpoint, partial(_infer, model_type))
 
     return infer
 
 
-def _query(request: Request[Any, Any, Any]) -> dict[str, str]:
+def _stream_route(model_type: ModelType, server: Server) -> HTTPRouteHandler:
+    @post(
+        f"/infer/{model_type.endpoint}/stream",
+        name=f"stream_{model_type.endpoint}",
+        status_code=200,
+        request_max_body_size=server.settings.max_body_bytes,
+        operation_class=stream_operation(model_type),
+        summary=f"Run a {model_type.name} model, output by output",
+    )
+    async def stream(request: HttpRequest) -> ASGIApp:
+        return Exchange(server, request, f"{model_type.endpoint}/stream", partial(_stream, model_type))
+
+    return stream
+
+
+def _browser_route(model_type: ModelType, server: Server) -> HTTPRouteHandler:
+    """The same for a browser's EventSource, which can only GET: the query is what a form's body would be."""
+
+    @get(
+        f"/infer/{model_type.endpoint}/stream",
+        name=f"stream_{model_type.endpoint}_by_query",
+        operation_class=stream_operation(model_type, by_query=True),
+        summary=f"Run a {model_type.name} model, output by output, for EventSource",
+    )
+    async def stream(request: HttpRequest) -> ASGIApp:
+        if "last-event-id" in request.headers:  # an EventSource connects again; what has ended cannot be resumed,
+            return ASGIResponse(status_code=204)  # and only this makes it stop
+        return Exchange(server, request, f"{model_type.endpoint}/stream", partial(_stream, model_type))
+
+    return stream
+
+
+async def _infer(model_type: ModelType, exchange: Exchange) -> ASGIApp:
+    parameters = _query(exchange.request)
+    model = exchange.choose(model_type.name, parameters.pop("model", None))
+    wanted = await _read(exchange, model_type, parameters, model_type.produces)
+    answer: ASGIApp = await exchange.infer(wanted, partial(_answer, model))
+    return answer
+
+
+async def _stream(model_type: ModelType, exchange: Exchange) -> ASGIApp:
+    parameters = _query(exchange.request)
+    model = exchange.choose(model_type.name, parameters.pop("model", None))
+    if model.entry.task not in model_type.streaming:
+        expected = ", ".join(model_type.streaming)
+        raise InvalidInputError(
+            f"model {model.name!r}: models with the task {expected} stream, this one has {model.entry.task!r}; "
+            f"POST /infer/{model_type.endpoint} asks it"
+        )
+    wanted = await _read(exchange, model_type, parameters, (_EVENTS,), stream=True)
+    numbers = count()
+    events = exchange.stream(wanted, partial(_chunk, numbers), partial(_done, model, numbers))
+    return await open_events(events, _failed, headers=((b"ovllama-model", _name(model).encode()),))
+
+
+def _query(request: HttpRequest) -> dict[str, str]:
     pairs = list(request.query_params.multi_items())
     parameters = dict(pairs)
     if len(parameters) < len(pairs):
@@ -79,79 +129,49 @@ def _query(request: Request[Any, Any, Any]) -> dict[str, str]:
     return parameters
 
 
-async def _read_in_time(
-    request: Request[Any, Any, Any], deadline: Deadline, model_type: ModelType, parameters: dict[str, str], limit: int
-) -> InferenceRequest:
-    """A client that sends its body slower than the model's deadline is not waited for."""
-    try:
-        async with asyncio.timeout(deadline.remaining()):
-            return await _read(request, model_type, parameters, limit)
-    except TimeoutError:
-        raise HTTPException(status_code=408, detail="the body did not come in time") from None
-
-
 async def _read(
-    request: Request[Any, Any, Any], model_type: ModelType, parameters: dict[str, str], limit: int
+    exchange: Exchange,
+    model_type: ModelType,
+    parameters: dict[str, str],
+    produces: tuple[str, ...],
+    *,
+    stream: bool = False,
 ) -> InferenceRequest:
     """What the client wants; everything that can be refused is refused before the body is read."""
+    request = exchange.request
+    wanted = preferred(request.headers.get("accept"), produces)
+    if request.method == "GET":
+        return InferenceRequest(urlencode(parameters).encode(), FORM, produces=wanted, stream=stream)
     media_type = media_type_of(request, model_type.accepts)
-    produces = preferred(request.headers.get("accept"), model_type.produces)
     values = read_parameters(model_type, parameters)
     if media_type == MULTIPART:
-        return InferenceRequest(b"", media_type, values, produces, await read_parts(request, limit))
-    return InferenceRequest(await read_body(request, limit), media_type, values, produces)
+        return InferenceRequest(b"", media_type, values, wanted, await exchange.parts(), stream)
+    return InferenceRequest(await exchange.body(), media_type, values, wanted, stream=stream)
 
 
 def _answer(model: Model, result: Any) -> ASGIApp:
     """The response, ready to be sent; made on the worker, since results may be large."""
-    headers = {"OVLLAMA-Model": quote(model.name, safe=_IN_HEADERS)}
+    headers = {"OVLLAMA-Model": _name(model)}
     if isinstance(result, Reply):
         return ASGIResponse(body=result.body, media_type=result.media_type, headers=headers)
-    answer = Answer(model.entry.type, model.entry.task, result)
-    return ASGIResponse(body=msgspec.json.encode(answer), media_type="application/json", headers=headers)
+    return ASGIResponse(body=_encoded(model, result), media_type="application/json", headers=headers)
 
 
-@contextmanager
-def _cancelled_with_client(request: Request[Any, Any, Any]) -> Iterator[None]:
-    """Cancel the body when the client leaves, so that its request gives its place free."""
-    task = asyncio.current_task()
-    gone = asyncio.ensure_future(_disconnected(request))
-
-    def leave(_: object) -> None:
-        if task:
-            task.cancel()
-
-    gone.add_done_callback(leave)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if gone.done() and task:
-            task.uncancel()
-            raise RequestCancelledError("the client has left") from None
-        raise
-    finally:
-        gone.remove_done_callback(leave)
-        gone.cancel()
+def _chunk(numbers: count[int], data: Any) -> bytes:
+    return event(msgspec.json.encode(data), number=next(numbers))
 
 
-async def _disconnected(request: Request[Any, Any, Any]) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass  # what a multipart body has after its last part
+def _done(model: Model, numbers: count[int], result: Any) -> bytes:
+    return event(_encoded(model, result), number=next(numbers), kind=b"done")
 
 
-class _Seen:
-    """What is known of a request so far."""
-
-    model = ""
+def _failed(error: Exception) -> bytes:
+    return event(msgspec.json.encode(problem_of(error)), kind=b"error")
 
 
-@contextmanager
-def _measured(metrics: Metrics, endpoint: str) -> Iterator[_Seen]:
-    seen, started, status = _Seen(), time.perf_counter(), 200
-    try:
-        yield seen
-    except BaseException as error:
-        status = status_of(error)
-        raise
-    finally:
-        metrics.request(endpoint, seen.model, status, time.perf_counter() - started)
+def _encoded(model: Model, result: Any) -> bytes:
+    return msgspec.json.encode(Answer(model.entry.type, model.entry.task, result))
+
+
+def _name(model: Model) -> str:
+    return quote(model.name, safe=_IN_HEADERS)

@@ -46,6 +46,24 @@ class Metrics:
         )
         self._traps = Counter("ovllama_guest_traps", "Guests that trapped.", ["model"], registry=self._registry)
 
+        self._first = Histogram(
+            "ovllama_time_to_first_token_seconds",
+            "Time from a streaming model's request to its first output.",
+            ["model"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._each = Histogram(
+            "ovllama_time_per_output_token_seconds",
+            "Time between the tokens of a stream, on average over the stream.",
+            ["model"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._tokens = Counter(
+            "ovllama_generated_tokens", "Tokens of streaming models.", ["model"], registry=self._registry
+        )
+
         # Looking a child up by its labels costs as much as observing: cached for the life of the metrics.
         self._count = cache(self._requests.labels)
         self._measure = cache(self._latency.labels)
@@ -68,6 +86,13 @@ class Metrics:
         """See Observer."""
         self._traps.labels(model).inc()
 
+    def stream(self, model: str, first: float, rest: float, tokens: int) -> None:
+        """See Observer."""
+        self._first.labels(model).observe(first)
+        self._tokens.labels(model).inc(tokens)
+        if tokens > 1:
+            self._each.labels(model).observe(rest / (tokens - 1))
+
     def watch(self, models: Callable[[], Sequence[Model]]) -> None:
         """Show the models' queues and states as they are when somebody asks."""
         self._registry.register(_ModelGauges(models))
@@ -87,7 +112,10 @@ class _ModelGauges(Collector):
     def collect(self) -> Iterator[Metric]:
         queue = GaugeMetricFamily("ovllama_queue_length", "Requests that wait.", labels=["model"])
         ready = GaugeMetricFamily("ovllama_model_ready", "1 if the model serves.", labels=["model"])
+        graph = GaugeMetricFamily("ovllama_graph", "What a model's graph shows of itself.", labels=["model", "gauge"])
         for model in self._models():
+            for name, value in model.gauges().items():
+                graph.add_metric([model.name, name], value)
             queue.add_metric([model.name], model.queue_length)
-            ready.add_metric([model.name], float(model.config is not None))
-        yield from (queue, ready)
+            ready.add_metric([model.name], float(model.config is not None and not model.unready_reason()))
+        yield from (queue, ready, graph)

@@ -21,11 +21,12 @@ from litestar.response import Response
 from openvino_llama.config import ModelType
 from openvino_llama.server.bodies import MULTIPART
 
-__all__ = ["inference_operation", "openapi_config", "page_files", "upload_operation"]
+__all__ = ["inference_operation", "openapi_config", "page_files", "stream_operation", "upload_operation"]
 
 _ASSETS = {"swagger_bundle.js": "text/javascript", "swagger_style.css": "text/css"}
 _BINARY = {"type": "string", "format": "binary"}
 _ASSET_ROUTE = "/schema-page/"
+_MODEL = {"name": "model", "in": "query", "schema": {"type": "string"}, "description": "A model that is not active."}
 
 
 class _Page(SwaggerRenderPlugin):
@@ -65,14 +66,22 @@ def page_files() -> Router:
 
 def inference_operation(model_type: ModelType) -> type[Operation]:
     """The operation of ``POST /infer/<endpoint>``: its parameters, bodies and answers."""
-    model = {"name": "model", "in": "query", "schema": {"type": "string"}, "description": "A model that is not active."}
     answers = {media_type: {"schema": _answer_schema(media_type)} for media_type in model_type.produces}
     bodies = {media_type: {"schema": _body_schema(media_type)} for media_type in model_type.accepts}
     return _operation(
-        parameters=[model, *_query_parameters(model_type.parameters)],
+        parameters=[_MODEL, *_query_parameters(model_type.parameters)],
         requestBody={"required": True, "content": bodies},
         responses={"200": {"description": "The answer", "content": answers}, "default": _problem()},
     )
+
+
+def stream_operation(model_type: ModelType, *, by_query: bool = False) -> type[Operation]:
+    """The operation of ``/infer/<endpoint>/stream``."""
+    events = {"200": {"description": "Events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+    bodies = {media_type: {"schema": _body_schema(media_type)} for media_type in model_type.accepts}
+    body = {} if by_query else {"requestBody": {"required": True, "content": bodies}}
+    parameters = [_MODEL, *_query_parameters(model_type.parameters)]
+    return _operation(parameters=parameters, responses=events | {"default": _problem()}, **body)
 
 
 def upload_operation(entry: type[msgspec.Struct]) -> type[Operation]:

@@ -17,7 +17,7 @@ from litestar.exceptions import HTTPException
 
 from openvino_llama import errors
 
-__all__ = ["STATUSES", "Problem", "answer_problem", "status_of"]
+__all__ = ["STATUSES", "Problem", "answer_problem", "headers_of", "problem_of", "status_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,22 +57,30 @@ def status_of(error: BaseException) -> int:
     return next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), 500)
 
 
-def answer_problem(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """Litestar's exception handler for everything."""
+def problem_of(error: Exception) -> Problem:
+    """What a client is told of an error; what it is not told is logged."""
     if isinstance(error, HTTPException):
-        return _respond(Problem(error.status_code, _title(error.status_code), _detail(error)), error.headers or {})
+        return Problem(error.status_code, _title(error.status_code), _detail(error))
     if not isinstance(error, errors.OpenVINOLlamaError):
-        logger.error("%s %s failed", request.method, request.scope["path"], exc_info=error)
-        return _respond(Problem(500, _title(500), "an unexpected error, which the server's log has"), {})
+        logger.error("a request failed", exc_info=error)
+        return Problem(500, _title(500), "an unexpected error, which the server's log has")
     status = status_of(error)
     if status >= 500:
         cause = None if isinstance(error, errors.HookError) else error.__cause__  # logged where it was raised
-        logger.warning("%s %s: %s", request.method, request.scope["path"], error, exc_info=cause)
+        logger.warning("%s: %s", type(error).__name__, error, exc_info=cause)
     accepts = error.accepts if isinstance(error, errors.UnsupportedMediaTypeError) else ()
-    return _respond(Problem(status, _title(status), str(error), accepts=accepts), _headers(error))
+    return Problem(status, _title(status), str(error), accepts=accepts)
 
 
-def _headers(error: errors.OpenVINOLlamaError) -> dict[str, str]:
+def answer_problem(_request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Litestar's exception handler for everything."""
+    return _respond(problem_of(error), headers_of(error))
+
+
+def headers_of(error: Exception) -> dict[str, str]:
+    """Headers that belong to the answer of an error."""
+    if isinstance(error, HTTPException):
+        return dict(error.headers or {})
     if isinstance(error, errors.UnavailableError):
         return {"Retry-After": str(math.ceil(error.retry_after))}
     if isinstance(error, errors.UnsupportedMediaTypeError) and error.codings:

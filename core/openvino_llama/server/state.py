@@ -60,8 +60,8 @@ class Server:
             return "stopping"
         if not self.loaded.is_set():
             return "loading models"
-        stuck = [model.name for model in self.models.all() if model.is_stuck]
-        return f"stuck: {', '.join(stuck)}" if stuck else ""
+        reasons = ((model.name, model.unready_reason()) for model in self.models.all())
+        return "; ".join(f"{name}: {reason}" for name, reason in reasons if reason)
 
     def keep_upload(self, name: str, upload: Upload) -> None:
         """Keep a model's uploaded files until it is unloaded."""

@@ -30,7 +30,7 @@ def test_the_host_takes_it() -> None:
     plugins = Plugins()
     plugins.add(plugin, name="vision")
     vision = plugins.model_type("vision")
-    assert (vision.endpoint, vision.streaming) == ("image", False)
+    assert (vision.endpoint, vision.streaming) == ("image", ())
     assert vision.tasks == ("classification", "detection", "segmentation")
     assert set(vision.accepts) == {f"image/{each}" for each in ("jpeg", "png", "webp", "bmp", "tiff")}
     assert vision.produces == ("application/json", "image/png")

@@ -1,0 +1,160 @@
+"""One request for a model and its answer: limits, metrics, cancelling when the client leaves.
+
+Every route that runs models is made of this, the plugins' own included. Knows nothing of what is asked or answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+from litestar import Request
+from litestar.exceptions import HTTPException
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from openvino_llama.errors import RequestCancelledError
+from openvino_llama.hookspecs import InferenceRequest, Part
+from openvino_llama.jobs import Finish
+from openvino_llama.models import Model
+from openvino_llama.sandbox.deadline import Deadline
+from openvino_llama.server.bodies import read_body, read_parts
+from openvino_llama.server.problems import status_of
+from openvino_llama.server.state import Server
+
+__all__ = ["Exchange", "Gateway"]
+
+HttpRequest = Request[Any, Any, Any]
+Read = TypeVar("Read")
+
+_BODY_SECONDS = 30.0
+"""What a body may take that says itself which model is meant; any other has the model's own deadline."""
+
+
+class Gateway:
+    """What routes of plugins take by the dependency name ``gateway``."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def exchange(
+        self,
+        request: HttpRequest,
+        endpoint: str,
+        work: Callable[[Exchange], Awaitable[ASGIApp]],
+        refuse: Callable[[Exception], ASGIApp] | None = None,
+    ) -> ASGIApp:
+        """The response to a request: what ``work`` makes of it, or ``refuse`` of what ``work`` raised.
+
+        ``endpoint`` is what the metrics call it. The response is sent within the exchange, so that it may be a stream.
+        """
+        return Exchange(self._server, request, endpoint, work, refuse)
+
+
+class Exchange:
+    """A request for a model on its way to the answer. An ASGI app, to be returned by a route."""
+
+    def __init__(
+        self,
+        server: Server,
+        request: HttpRequest,
+        endpoint: str,
+        work: Callable[[Exchange], Awaitable[ASGIApp]],
+        refuse: Callable[[Exception], ASGIApp] | None = None,
+    ) -> None:
+        self.request = request
+        self._server = server
+        self._endpoint = endpoint
+        self._work = work
+        self._refuse = refuse
+        self._limit = server.settings.max_body_bytes
+        self._started = time.perf_counter()
+        self._deadline = Deadline(_BODY_SECONDS)
+        self._task: asyncio.Task[Any] | None = None
+        self._gone: asyncio.Future[None] | None = None
+        self.model: Model | None = None
+        """The model that was chosen."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Do the work and send its answer."""
+        status = 200
+        try:
+            with self._server.bodies.room(self.request):
+                await self._answer(scope, receive, send)
+        except BaseException as error:
+            status = status_of(error)
+            if self._refuse is None or not isinstance(error, Exception):
+                raise
+            await self._refuse(error)(scope, receive, send)
+        finally:
+            name = self.model.name if self.model else ""
+            self._server.metrics.request(self._endpoint, name, status, time.perf_counter() - self._started)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            response = await self._work(self)
+            await response(scope, receive, send)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._gone and self._gone.done() and task:
+                task.uncancel()
+                raise RequestCancelledError("the client has left") from None
+            raise
+        finally:
+            if self._gone:
+                self._gone.remove_done_callback(self._leave)
+                self._gone.cancel()
+
+    def choose(self, model_type: str, name: str | None = None) -> Model:
+        """The named model of that type, or the active one; raises if it is not there, not ready or overloaded."""
+        self.model = self._server.pipeline.choose(self._server.plugins.model_type(model_type), name)
+        self._deadline = Deadline(self.model.entry.limits.deadline_s)
+        self.model.serving.runner.check_room()
+        return self.model
+
+    async def body(self) -> bytes:
+        """The body, its content coding undone; a client that sends it too slowly is not waited for."""
+        return await self._in_time(read_body(self.request, self._limit))
+
+    async def parts(self) -> tuple[Part, ...]:
+        """The parts of a multipart body."""
+        return await self._in_time(read_parts(self.request, self._limit))
+
+    async def infer(self, request: InferenceRequest, *finish: Finish) -> Any:
+        """The answer of the chosen model; what ``finish`` makes of it on the worker."""
+        return await self._server.pipeline.infer(self._chosen(), request, Deadline(self._deadline.remaining()), *finish)
+
+    def stream(self, request: InferenceRequest, encode: Finish, finish: Finish) -> AsyncIterator[list[Any]]:
+        """What ``encode`` makes of each chunk of the chosen model and ``finish`` of the answer, both on the worker."""
+        model = self._chosen()
+        return self._server.pipeline.stream(model, request, Deadline(model.entry.limits.deadline_s), encode, finish)
+
+    def _chosen(self) -> Model:
+        if self.model is None:
+            raise RuntimeError("no model has been chosen")
+        self._watch()
+        return self.model
+
+    async def _in_time(self, reading: Awaitable[Read]) -> Read:
+        try:
+            async with asyncio.timeout(self._deadline.remaining()):
+                return await reading
+        except TimeoutError:
+            raise HTTPException(status_code=408, detail="the body did not come in time") from None
+
+    def _watch(self) -> None:
+        """From now on, when the client leaves, this task is cancelled, so that the request gives its place free."""
+        if self._gone is None:
+            self._task = asyncio.current_task()
+            self._gone = asyncio.ensure_future(_disconnected(self.request))
+            self._gone.add_done_callback(self._leave)
+
+    def _leave(self, _: object) -> None:
+        if self._task:
+            self._task.cancel()
+
+
+async def _disconnected(request: HttpRequest) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass  # what a multipart body has after its last part
