@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -16,7 +16,7 @@ from openvino_llama.registry.entries import field_error, read_entry
 from openvino_llama.registry.names import check_name, check_unique
 from openvino_llama.registry.paths import check_relative
 
-__all__ = ["IndexedFile", "IndexedModel", "Sample", "check_path", "read_index"]
+__all__ = ["Convert", "IndexedFile", "IndexedModel", "Sample", "check_path", "read_index"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,15 +30,33 @@ class IndexedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     size: Annotated[int, msgspec.Meta(ge=1)]
     """Bytes."""
     path: str
-    """Where it goes: a folder below the models folder (the model's name, by custom), and a name in it."""
+    """Where it goes: a folder below the models folder (the model's name, by custom), and a name in it.
+
+    Of a model that is converted: where it goes in the folder of sources that the converter finds.
+    """
+
+
+class Convert(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the files of a model are made of those that are fetched."""
+
+    by: str
+    """Name of the conversion: a plugin's hook ``model_converter`` knows it."""
+    options: dict[str, Any] = {}
+    """What the conversion shall know besides."""
 
 
 class Sample(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A request that shows what the model does."""
 
-    source: str
-    """``package:`` or ``file:``"""
-    media_type: str
+    source: str = ""
+    """``package:`` or ``file:``; empty if there is a body."""
+    media_type: str = "application/json"
+    body: dict[str, Any] | None = None
+    """The body itself, where it is a JSON object."""
+
+    def __post_init__(self) -> None:
+        if bool(self.source) == (self.body is not None):
+            raise ValueError("a sample has either a source or a body")
 
 
 class IndexedModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,16 +66,31 @@ class IndexedModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     license: str
     """SPDX identifier."""
     files: dict[str, IndexedFile]
-    """Role -> file, as in the registry's entry."""
+    """Role -> file, as in the registry's entry; the sources of a model that is converted."""
     entry: dict[str, Any]
     """The registry's entry, without ``files``."""
+    convert: Convert | None = None
+    """None if the files are the model's as they come."""
     sample: Sample | None = None
     starter: bool = False
     """Whether ``ovllama demo`` serves it."""
 
-    def registry_entry(self, name: str) -> RegistryEntry:
-        """The entry that makes the model, once pulled, a part of the registry."""
-        return read_entry(name, {**self.entry, "files": {role: file.path for role, file in self.files.items()}})
+    def registry_entry(self, name: str, made: Mapping[str, str] | None = None) -> RegistryEntry:
+        """The entry that makes the model, once pulled, a part of the registry.
+
+        ``made`` is role -> path of the files that a conversion has made.
+        """
+        files = {role: file.path for role, file in self.files.items()} if made is None else dict(made)
+        return read_entry(name, {**self.entry, "files": files})
+
+    def with_options(self, options: Mapping[str, Any]) -> IndexedModel:
+        """The same model, these options of its conversion over its own; ConfigError if there is no conversion."""
+        if not options:
+            return self
+        if self.convert is None:
+            raise ConfigError(f"{', '.join(options)}: only for models that are converted")
+        changed = msgspec.structs.replace(self.convert, options={**self.convert.options, **options})
+        return msgspec.structs.replace(self, convert=changed)
 
 
 class _Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -101,6 +134,6 @@ def _check(path: Path, name: str, model: IndexedModel, others: Iterable[str]) ->
         check_unique(name, others)
         model.registry_entry(name)
         for file in model.files.values():
-            check_path(file.path)
+            (check_relative if model.convert else check_path)(file.path)
     except ConfigError as error:
         raise ConfigError(f"{_label(path)}: {error}") from error

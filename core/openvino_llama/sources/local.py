@@ -69,6 +69,8 @@ def parse_package(text: str) -> PackageSource:
 
 def read_sample(sample: Sample) -> bytes:
     """The body of a sample request."""
+    if sample.body is not None:
+        return msgspec.json.encode(sample.body)
     kind, _, rest = sample.source.partition(":")
     if kind == "package":
         return parse_package(rest).resource().read_bytes()
