@@ -17,6 +17,7 @@ from openvino_llama import __version__
 from openvino_llama.errors import OpenVINOLlamaError
 
 if TYPE_CHECKING:
+    from openvino_llama.cli.pulling import Shelf
     from openvino_llama.server.settings import Settings
     from openvino_llama.sources import IndexedModel
 
@@ -158,21 +159,24 @@ def plugins(*, tracebacks: bool) -> None:
 
 
 @main.command(**_example("ovllama pull document_orientation face_detection"))
-@click.argument("names", nargs=-1)
+@click.argument("names", nargs=-1, metavar="[NAME|SOURCE]...")
 @_registry
 @_mirror
 @click.option("--starters", is_flag=True, help="All models that ovllama demo uses.")
-def pull(names: Sequence[str], registry: Path | None, mirror: Path | None, *, starters: bool) -> None:
+@click.option("--weights", help="Store a converted model's weights as fp32, fp16, int8 or int4.")
+@click.option("--name", help="For a SOURCE that no index knows (a GGUF file, a folder, hf:OWNER/REPO): its name.")
+@click.option("--type", "model_type", help="With --name: the model's type.")
+@click.option("--task", help="With --name: the model's task.")
+def pull(names: Sequence[str], registry: Path | None, mirror: Path | None, **options: Any) -> None:
     """Fetch models into the registry's folder and add them to it; without NAMES, list those that are known."""
-    known = _index()
-    wanted = list(names) + [name for name, model in known.items() if starters and model.starter]
-    if not wanted:
-        for name, model in known.items():
-            click.echo(f"{name:<24} {model.description} ({model.license})")
-        return
-    path = _settings(registry=registry).registry
-    for name in wanted:
-        _pull(name, known, path, mirror)
+    from openvino_llama.cli.pulling import Shelf
+
+    shelf = Shelf(_plugins(), _settings(registry=registry).registry, mirror)
+    new = {option: options[option] for option in ("name", "model_type", "task") if options[option]}
+    models = _given(shelf, names, new) if new else _chosen(shelf, names, starters=options["starters"])
+    changes = {"weights": options["weights"]} if options["weights"] else {}
+    for name, model in models.items():
+        shelf.pull(name, model.with_options(changes))
 
 
 @main.command(**_example("ovllama remove face_detection"))
@@ -194,14 +198,16 @@ def remove(names: Sequence[str], registry: Path | None) -> None:
 def demo(registry: Path | None, mirror: Path | None, port: int | None, *, leave: bool) -> None:
     """Pull the starter models, serve them, send a real request to each and keep serving."""
     from openvino_llama.cli.demo import show
+    from openvino_llama.cli.pulling import Shelf
     from openvino_llama.server.serving import serve as run
 
     settings = _settings(registry=registry, port=port)
-    known = {name: model for name, model in _index().items() if model.starter}
-    for name in known:
-        _pull(name, known, settings.registry, mirror)
+    shelf = Shelf(_plugins(), settings.registry, mirror)
+    starters = shelf.starters(lambda line: click.echo(line, err=True))
+    for name, model in starters.items():
+        shelf.pull(name, model)
     samples = settings.registry.with_name("samples")
-    raise SystemExit(run(settings, on_ready=lambda address: show(address, known, samples, click.echo), leave=leave))
+    raise SystemExit(run(settings, on_ready=lambda address: show(address, starters, samples, click.echo), leave=leave))
 
 
 @main.command(
@@ -251,20 +257,25 @@ def _plugins() -> Any:
     return load_plugins(_settings().disabled_plugins)
 
 
-def _index() -> dict[str, IndexedModel]:
-    from openvino_llama.sources import read_index
+def _chosen(shelf: Shelf, names: Sequence[str], *, starters: bool) -> dict[str, IndexedModel]:
+    """The models of these names, or all starters too; lists what is known if none is chosen."""
+    known = shelf.known()
+    unknown = next((name for name in names if name not in known), None)
+    if unknown is not None:
+        raise click.ClickException(f"no model {unknown!r} is known; ovllama pull lists those that are")
+    if not names and not starters:
+        for name, model in known.items():
+            click.echo(f"{name:<24} {model.description} ({model.license})")
+    wanted = [*names, *(name for name, model in known.items() if starters and model.starter)]
+    return {name: known[name] for name in wanted}
 
-    return read_index(_plugins().model_indexes())
 
-
-def _pull(name: str, known: dict[str, IndexedModel], registry: Path, mirror: Path | None) -> None:
-    from openvino_llama.cli.progress import Bar
-    from openvino_llama.sources import pull as fetch
-
-    if name not in known:
-        raise click.ClickException(f"no model {name!r} is known; ovllama pull lists those that are")
-    with Bar(name) as bar:
-        fetch(known[name], name, registry.parent, mirror=mirror, progress=bar, registry_name=registry.name)
+def _given(shelf: Shelf, sources: Sequence[str], new: dict[str, str]) -> dict[str, IndexedModel]:
+    """The model that no index knows."""
+    if len(sources) != 1 or len(new) != 3:
+        raise click.UsageError("a model that no index knows needs one SOURCE, --name, --type and --task")
+    entry = {"type": new["model_type"], "task": new["task"]}
+    return {new["name"]: shelf.describe(new["name"], sources[0], entry)}
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:

@@ -30,9 +30,8 @@ def converter(by: str, options: Mapping[str, Any]) -> str | None:
     for option in options:
         if option not in _OPTIONS[by]:
             raise ConfigError(f"the conversion {by!r} has no option {option!r}: the weights stay as they are")
-    weights = options.get("weights", "fp16")
-    if weights not in WEIGHTS:
-        raise ConfigError(f"option 'weights': expected one of {', '.join(WEIGHTS)}, got {weights!r}")
+    if "weights" in options and options["weights"] not in WEIGHTS:
+        raise ConfigError(f"option 'weights': expected one of {', '.join(WEIGHTS)}, got {options['weights']!r}")
     if by == "huggingface":
         _check_extra()
     return MODULE

@@ -35,7 +35,8 @@ def convert_huggingface(job: Job, step: Step) -> dict[str, str]:
     if job.task not in _TASKS:
         raise ModelLoadError(f"models of task {job.task!r} cannot be converted; those of {', '.join(_TASKS)} can")
     with TemporaryDirectory(prefix=".source-", dir=job.target) as scratch:
-        folder = Path(scratch)
+        folder = Path(scratch) / "model"
+        folder.mkdir()
         step("unpacking")
         gather(job, folder)
         check_weights(job, folder)
