@@ -86,6 +86,8 @@ class _Child:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter; the module is a plugin's
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, start_new_session=True
         )
+        reader = threading.Thread(target=self._read, args=(process.stdout,), daemon=True)
+        reader.start()
         with process:
             try:
                 self._send(process)
@@ -94,12 +96,13 @@ class _Child:
             except BaseException:
                 _kill(process)
                 raise
+            finally:
+                reader.join()
         if result is None or status:
             raise SourceError(f"the conversion by {self.job.by!r} ended with exit code {status} and without a model")
         return result
 
     def _send(self, process: subprocess.Popen[bytes]) -> None:
-        threading.Thread(target=self._read, args=(process.stdout,), daemon=True).start()
         assert process.stdin is not None  # noqa: S101 - for the type
         with contextlib.suppress(BrokenPipeError):  # it has ended already: its exit code says more
             process.stdin.write(msgspec.json.encode(self.job) + b"\n")
