@@ -85,11 +85,12 @@ class Whole:
     def _one_done(self, future: Future[Any]) -> None:
         with self._lock:
             self._left -= 1
-            failed = None if future.cancelled() else future.exception()
+            is_last = not self._left  # two parts may end at the same time, and only one of them is the last
+            failed = future.exception()
             if failed and not self._job.future.done():
                 self._job.future.set_exception(failed)
                 self._job.deadline.cancel()  # the other parts are for nothing
-        if not self._left and not self._job.future.done():
+        if is_last and not self._job.future.done():
             self._answer(self._job)
 
 

@@ -101,12 +101,24 @@ class Model:
             return ""
         if serving.runner.is_stuck:
             return "stuck: an inference does not come to its end"
-        return serving.graph.unready_reason() if isinstance(serving.graph, LivingGraph) else ""
+        if not isinstance(serving.graph, LivingGraph):
+            return ""
+        try:
+            return serving.graph.unready_reason()
+        except Exception:  # a plugin's code, in the middle of everybody's health check
+            logger.exception("model %s does not tell whether it is ready", self.name)
+            return "it does not tell whether it is ready"
 
     def gauges(self) -> Mapping[str, float]:
         """What its graph shows of itself."""
         serving = self._serving
-        return serving.graph.gauges() if serving and isinstance(serving.graph, LivingGraph) else {}
+        if serving is None or not isinstance(serving.graph, LivingGraph):
+            return {}
+        try:
+            return {name: float(value) for name, value in serving.graph.gauges().items()}
+        except Exception:  # nor may it take the others' metrics away
+            logger.exception("model %s does not tell its gauges", self.name)
+            return {}
 
     def become_ready(self, serving: _Serving) -> None:
         """It serves from now on."""

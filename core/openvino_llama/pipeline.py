@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 import msgspec
@@ -69,23 +69,21 @@ class Pipeline:
         Both are called on the worker. Raises as ``infer`` does; closing the iterator gives the request's place free.
         """
         runner = model.serving.runner
-        news = _News(deadline)
-        job = runner.submit(Job(request, deadline, finish, lambda data: news.tell(encode(data))))
-        job.future.add_done_callback(news.end)
-        try:
-            while True:
-                chunks = await news.next()
-                if chunks:
-                    yield chunks
-                if news.ended:
-                    yield [job.future.result()]
-                    return
-                if news.too_late:
-                    raise _too_late(model)
-        finally:
-            news.close()
-            if not job.future.done():
-                runner.cancel(job)
+        with closing(_News(deadline)) as news:
+            job = runner.submit(Job(request, deadline, finish, lambda data: news.tell(encode(data))))
+            job.future.add_done_callback(news.end)
+            try:
+                ended = False
+                while not ended:
+                    chunks, ended = await news.next()
+                    if chunks:
+                        yield chunks
+                    if news.too_late and not ended:
+                        raise _too_late(model)
+                yield [job.future.result()]
+            finally:
+                if not job.future.done():
+                    runner.cancel(job)
 
 
 class _News:
@@ -97,7 +95,7 @@ class _News:
         self._chunks: list[Any] = []
         self._woken = asyncio.Event()
         self._timer = self._loop.call_later(deadline.remaining() + _GRACE_SECONDS, self._check)
-        self.ended = False
+        self._ended = False
         self.too_late = False
 
     def tell(self, chunk: Any) -> None:
@@ -108,12 +106,12 @@ class _News:
         """The answer is there, or the error. Called on any thread."""
         self._call(self._take_end)
 
-    async def next(self) -> list[Any]:
-        """Wait for news; the chunks that have come."""
+    async def next(self) -> tuple[list[Any], bool]:
+        """Wait for news: the chunks that have come, and whether they are the last."""
         await self._woken.wait()
         self._woken.clear()
         chunks, self._chunks = self._chunks, []
-        return chunks
+        return chunks, self._ended
 
     def close(self) -> None:
         """Nobody wants any more."""
@@ -130,7 +128,7 @@ class _News:
         self._woken.set()
 
     def _take_end(self) -> None:
-        self.ended = True
+        self._ended = True
         self._woken.set()
 
     def _check(self) -> None:

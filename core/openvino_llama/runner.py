@@ -75,6 +75,8 @@ class Runner:
         # What must leave nothing for the next request must not meet another one in its guest either.
         self._max_batch = 1 if self._per_request or streams else _max_batch(config)
         self._waiting: deque[Job] = deque()
+        self._parts: deque[Part] = deque()
+        """Of requests that a worker has begun: they come first, and take no places of those that wait."""
         self._changed = threading.Condition()
         self._closing = False
         self._deadlines: dict[int, Deadline] = {}
@@ -175,33 +177,35 @@ class Runner:
     def _take(self) -> list[Job]:
         """Wait for the next jobs, at most as many as fit a batch and as leave the other workers their share."""
         with self._changed:
-            while not self._waiting:
+            while not (waiting := len(self._parts) + len(self._waiting)):
                 if self._closing:
                     return []
                 self._changed.wait()
-            share = min(self._max_batch, 1 + (len(self._waiting) - 1) // self.workers)
-            return [self._waiting.popleft() for _ in range(share)]
+            share = min(self._max_batch, 1 + (waiting - 1) // self.workers)
+            return [(self._parts or self._waiting).popleft() for _ in range(share)]
 
     def _preprocess(self, job: Job) -> bool:
         """Whether the job is ready for its inference; if not, it has been answered or spread over the workers."""
         if not job.future.set_running_or_notify_cancel():
             return False
+        ready = False
         with _answering([job]):
             if job.deadline.is_over():
                 raise _over(job.deadline, "in the queue")
-            if not isinstance(job, Part):
-                self._become_tensors(job)
-        return bool(job.prepared.tensors) and not job.future.done()
+            ready = isinstance(job, Part) or self._become_tensors(job)
+        return ready
 
-    def _become_tensors(self, job: Job) -> None:
+    def _become_tensors(self, job: Job) -> bool:
+        """Whether the job has tensors of its own now; if not, its parts have."""
         self._observer.stage(self._config.name, "queue", time.perf_counter() - job.submitted)
         with self._stage("preprocess"):
             prepared = self._hooks.preprocess(config=self._config, request=job.request)
         if isinstance(prepared, Preprocessed):
             self._config.validate_input(prepared.tensors)
             job.prepared = prepared
-        else:
-            self._spread(job, list(prepared))
+            return True
+        self._spread(job, list(prepared))
+        return False
 
     def _spread(self, job: Job, several: list[Preprocessed]) -> None:
         """Let all workers share in a request of several inferences, before those that came after it."""
@@ -211,7 +215,7 @@ class Runner:
             self._config.validate_input(each.tensors)
         whole = Whole(job, several, self._answer_whole)
         with self._changed:
-            self._waiting.extendleft(reversed(whole.parts))
+            self._parts.extend(whole.parts)
             self._changed.notify_all()
 
     def _answer_whole(self, job: Job) -> None:
@@ -292,9 +296,9 @@ class Runner:
         try:
             with guests.one() as guest, self._inferring([job]):
                 self._flow(guest, job, flow)
-            self._finish(job)
         finally:
             flow.observe(self._observer, self._config.name)
+        self._finish(job)
 
     def _flow(self, guest: Guest, job: Job, flow: _Flow) -> None:
         outputs = None
@@ -303,6 +307,8 @@ class Runner:
             while not isinstance(outputs, StreamEnd):
                 context = job.prepared.context
                 chunk = self._hooks.postprocess(config=self._config, outputs=outputs, context=context)
+                if not isinstance(chunk, Chunk):
+                    raise HookError(f"postprocess gave no Chunk for an output of a stream, but {type(chunk).__name__}")
                 flow.pass_on(chunk)
                 if chunk.last:
                     return

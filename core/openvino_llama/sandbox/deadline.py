@@ -34,6 +34,12 @@ class Deadline:
         """Begin anew: something has come, and as much time again may pass until the next."""
         self._at = time.monotonic() + self._seconds
 
+    def again(self) -> Deadline:
+        """Another one for the same moment, which may be put off and cancelled without this one."""
+        other = Deadline(self._seconds)
+        other._at = self._at
+        return other
+
     def remaining(self) -> float:
         """Seconds until the moment; 0 when it is over or was cancelled."""
         return 0.0 if self.cancelled else max(0.0, self._at - time.monotonic())

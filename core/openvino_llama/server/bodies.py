@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -81,16 +81,32 @@ class BodyRoom:
         self._largest = largest
 
     @contextmanager
-    def room(self, request: Request[Any, Any, Any]) -> Iterator[None]:
-        """Keep room for a request's body until it is answered; UnavailableError if there is none."""
-        size = min(request.content_length or self._largest, self._largest)
-        if size > self._free:
+    def room(self, request: Request[Any, Any, Any]) -> Iterator[Callable[[int], None]]:
+        """Keep room for a request's body until it is answered; UnavailableError if there is none.
+
+        What is given is to be told how large the body turned out to be: a stream is answered for a long time.
+        """
+        kept = self._expected(request)
+        if kept > self._free:
             raise UnavailableError("the bodies of the requests in progress take all the memory that they may")
-        self._free -= size
+        self._free -= kept
+
+        def keep(size: int) -> None:
+            nonlocal kept
+            self._free += kept - size
+            kept = size
+
         try:
-            yield
+            yield keep
         finally:
-            self._free += size
+            self._free += kept
+
+    def _expected(self, request: Request[Any, Any, Any]) -> int:
+        """Bytes that a body may have at most; one that is sent in chunks does not say."""
+        if request.method in ("GET", "HEAD"):
+            return 0
+        stated = request.content_length
+        return self._largest if stated is None else min(stated, self._largest)
 
 
 @contextmanager

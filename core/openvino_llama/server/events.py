@@ -39,7 +39,7 @@ async def open_events(
     """The response, once the first events are there, or after the time of a heartbeat.
 
     What goes wrong until then is raised, and can become an answer with a status of its own; after that, ``on_error``
-    makes the last event of it.
+    makes the last event of it, and it is raised when the response is complete: the exchange counts it.
     """
     first = asyncio.ensure_future(_next(events))
     try:
@@ -71,23 +71,27 @@ class _EventStream:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Send the events as they come."""
-        await send({"type": "http.response.start", "status": 200, "headers": [*_HEADERS, *self._headers]})
         beating = asyncio.create_task(self._beat(send))
         try:
-            await self._send_all(send)
+            await send({"type": "http.response.start", "status": 200, "headers": [*_HEADERS, *self._headers]})
+            failure = await self._send_all(send)
         finally:
             beating.cancel()
             self._first.cancel()
             await _close(self._events, self._first)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+        if failure:
+            raise failure
 
-    async def _send_all(self, send: Send) -> None:
+    async def _send_all(self, send: Send) -> Exception | None:
         try:
             await self._send(send, b"".join(await self._first))
             async for events in self._events:
                 await self._send(send, b"".join(events))
         except Exception as error:
             await self._send(send, self._on_error(error))
+            return error
+        return None
 
     async def _send(self, send: Send, content: bytes) -> None:
         self._quiet = False
@@ -102,7 +106,7 @@ class _EventStream:
 
 
 async def _next(events: AsyncIterator[list[bytes]]) -> list[bytes]:
-    return await anext(events)
+    return await anext(events, [])
 
 
 async def _close(events: Any, running: asyncio.Future[Any]) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from litestar import Request
 from litestar.exceptions import HTTPException
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from openvino_llama.errors import RequestCancelledError
 from openvino_llama.hookspecs import InferenceRequest, Part
@@ -73,25 +73,33 @@ class Exchange:
         self._deadline = Deadline(_BODY_SECONDS)
         self._task: asyncio.Task[Any] | None = None
         self._gone: asyncio.Future[None] | None = None
+        self._keep_room: Callable[[int], None] = _nothing
         self.model: Model | None = None
         """The model that was chosen."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Do the work and send its answer."""
-        status = 200
+        sending = _Sending(send)
+        status = 0
         try:
-            with self._server.bodies.room(self.request):
-                await self._answer(scope, receive, send)
+            with self._server.bodies.room(self.request) as self._keep_room:
+                await self._answer(scope, receive, sending)
+            status = sending.status
         except BaseException as error:
             status = status_of(error)
-            if self._refuse is None or not isinstance(error, Exception):
+            if sending.status:
+                if not sending.complete and not isinstance(error, RequestCancelledError):
+                    raise  # the connection is cut: nothing else tells that an answer is not whole
+            elif self._refuse is None or not isinstance(error, Exception):
                 raise
-            await self._refuse(error)(scope, receive, send)
+            else:
+                await self._refuse(error)(scope, receive, send)
         finally:
             name = self.model.name if self.model else ""
             self._server.metrics.request(self._endpoint, name, status, time.perf_counter() - self._started)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._task = asyncio.current_task()
         try:
             response = await self._work(self)
             await response(scope, receive, send)
@@ -115,20 +123,23 @@ class Exchange:
 
     async def body(self) -> bytes:
         """The body, its content coding undone; a client that sends it too slowly is not waited for."""
-        return await self._in_time(read_body(self.request, self._limit))
+        body = await self._in_time(read_body(self.request, self._limit))
+        self._keep_room(len(body))
+        return body
 
     async def parts(self) -> tuple[Part, ...]:
         """The parts of a multipart body."""
-        return await self._in_time(read_parts(self.request, self._limit))
+        parts = await self._in_time(read_parts(self.request, self._limit))
+        self._keep_room(sum(len(part.body) for part in parts))
+        return parts
 
     async def infer(self, request: InferenceRequest, *finish: Finish) -> Any:
         """The answer of the chosen model; what ``finish`` makes of it on the worker."""
-        return await self._server.pipeline.infer(self._chosen(), request, Deadline(self._deadline.remaining()), *finish)
+        return await self._server.pipeline.infer(self._chosen(), request, self._deadline.again(), *finish)
 
     def stream(self, request: InferenceRequest, encode: Finish, finish: Finish) -> AsyncIterator[list[Any]]:
         """What ``encode`` makes of each chunk of the chosen model and ``finish`` of the answer, both on the worker."""
-        model = self._chosen()
-        return self._server.pipeline.stream(model, request, Deadline(model.entry.limits.deadline_s), encode, finish)
+        return self._server.pipeline.stream(self._chosen(), request, self._deadline.again(), encode, finish)
 
     def _chosen(self) -> Model:
         if self.model is None:
@@ -144,15 +155,35 @@ class Exchange:
             raise HTTPException(status_code=408, detail="the body did not come in time") from None
 
     def _watch(self) -> None:
-        """From now on, when the client leaves, this task is cancelled, so that the request gives its place free."""
+        """From now on, when the client leaves, the work is cancelled, so that its requests give their places free."""
         if self._gone is None:
-            self._task = asyncio.current_task()
             self._gone = asyncio.ensure_future(_disconnected(self.request))
             self._gone.add_done_callback(self._leave)
 
     def _leave(self, _: object) -> None:
         if self._task:
             self._task.cancel()
+
+
+class _Sending:
+    """Passes a response on, and knows how far it is."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status = 0
+        """0 until it has begun."""
+        self.complete = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        else:
+            self.complete = not message.get("more_body", False)
+        await self._send(message)
+
+
+def _nothing(_: int) -> None:
+    pass
 
 
 async def _disconnected(request: HttpRequest) -> None:

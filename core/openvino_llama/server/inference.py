@@ -118,7 +118,7 @@ async def _stream(model_type: ModelType, exchange: Exchange) -> ASGIApp:
     wanted = await _read(exchange, model_type, parameters, (_EVENTS,), stream=True)
     numbers = count()
     events = exchange.stream(wanted, partial(_chunk, numbers), partial(_done, model, numbers))
-    return await open_events(events, _failed, headers=((b"ovllama-model", _name(model).encode()),))
+    return await open_events(events, partial(_failed, numbers), headers=((b"ovllama-model", _name(model).encode()),))
 
 
 def _query(request: HttpRequest) -> dict[str, str]:
@@ -141,12 +141,21 @@ async def _read(
     request = exchange.request
     wanted = preferred(request.headers.get("accept"), produces)
     if request.method == "GET":
-        return InferenceRequest(urlencode(parameters).encode(), FORM, produces=wanted, stream=stream)
+        values, fields = _told_apart(model_type, parameters)
+        return InferenceRequest(urlencode(fields).encode(), FORM, values, wanted, stream=stream)
     media_type = media_type_of(request, model_type.accepts)
     values = read_parameters(model_type, parameters)
     if media_type == MULTIPART:
         return InferenceRequest(b"", media_type, values, wanted, await exchange.parts(), stream)
     return InferenceRequest(await exchange.body(), media_type, values, wanted, stream=stream)
+
+
+def _told_apart(model_type: ModelType, query: dict[str, str]) -> tuple[Any, dict[str, str]]:
+    """The parameters in a query that has the fields of a form beside them, and these fields."""
+    struct = model_type.parameters
+    known = {field.encode_name for field in msgspec.structs.fields(struct)} if struct else set()
+    values = read_parameters(model_type, {name: value for name, value in query.items() if name in known})
+    return values, {name: value for name, value in query.items() if name not in known}
 
 
 def _answer(model: Model, result: Any) -> ASGIApp:
@@ -165,8 +174,9 @@ def _done(model: Model, numbers: count[int], result: Any) -> bytes:
     return event(_encoded(model, result), number=next(numbers), kind=b"done")
 
 
-def _failed(error: Exception) -> bytes:
-    return event(msgspec.json.encode(problem_of(error)), kind=b"error")
+def _failed(numbers: count[int], error: Exception) -> bytes:
+    # It has a number, too: an EventSource that was told none would ask again for what has just failed.
+    return event(msgspec.json.encode(problem_of(error)), number=next(numbers), kind=b"error")
 
 
 def _encoded(model: Model, result: Any) -> bytes:
