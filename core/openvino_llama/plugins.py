@@ -307,6 +307,9 @@ def _check_type(model_type: Any) -> None:
         )
     if not model_type.accepts or not model_type.produces:
         raise PluginError(f"model type {name!r}: accepts and produces must each name a media type")
+    unknown = [task for task in model_type.streaming if task not in model_type.tasks]
+    if unknown:
+        raise PluginError(f"model type {name!r}: streaming names {unknown[0]!r}, which is none of its tasks")
     if parameters is None:
         return
     if "model" in {field.encode_name for field in msgspec.structs.fields(parameters)}:
