@@ -64,8 +64,7 @@ def _convert(source: Path, target: Path) -> None:
     _link(source, name)
     try:
         openvino_genai.LLMPipeline(str(name), "CPU", enable_save_ov_model=True)
-    except RuntimeError as error:
-        # As much as can be said; the library's text goes to the log.
+    except Exception as error:  # of all kinds, even for what is only missing
         raise ModelLoadError("openvino-genai cannot convert the GGUF file; 'ovllama -v pull' shows why") from error
     finally:
         name.unlink()
