@@ -28,6 +28,8 @@ Converters = Callable[[str, Mapping[str, Any]], str | None]
 """The hook ``model_converter`` of all plugins."""
 
 _RECORD = "conversion.json"
+_FULL = 1 << 20
+"""Bytes that are free when a writer has just found none."""
 
 
 class _Record(msgspec.Struct, frozen=True):
@@ -86,8 +88,11 @@ class Workshop(msgspec.Struct, frozen=True):
             record = _Record(convert.by, convert.options, _hashes(model), files)
             (self.target / _RECORD).write_bytes(msgspec.json.format(msgspec.json.encode(record)))
             self._publish()
-        except Exception:
+        except Exception as error:
+            full = shutil.disk_usage(self.models_dir).free < _FULL
             self.clear()
+            if full:  # which a library that writes does not always say
+                raise SourceError(f"no room on the disk to convert it: {error}") from error
             raise
         except BaseException:  # Ctrl-C: the sources are good
             shutil.rmtree(self.target, ignore_errors=True)
