@@ -1,0 +1,266 @@
+"""Generation as a WASI-NN backend: graphs are engines, execution contexts are sequences.
+
+A context's first ``compute_single`` submits the sequence; each one waits for tokens and takes all that are there.
+Knows nothing of processes beyond starting and ending them, nor of text.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openvino_llama import (
+    DYNAMIC,
+    ConfigError,
+    DataType,
+    InferenceError,
+    InvalidTensorError,
+    ModelConfig,
+    Step,
+    TensorLayout,
+    TensorSpec,
+    UnsupportedTargetError,
+)
+from openvino_llama_text.config import EngineConfig, TextConfig
+from openvino_llama_text.engine.files import lay_out, stated_context
+from openvino_llama_text.engine.frames import Load, Output, Reason
+from openvino_llama_text.engine.grammar import GrammarChecker
+from openvino_llama_text.engine.parameters import EngineParameters, read_parameters
+from openvino_llama_text.engine.process import EngineProcess
+from openvino_llama_text.engine.sequence import Sequence as Generated
+
+__all__ = ["EngineBackend", "EngineContext", "EngineGraph"]
+
+logger = logging.getLogger(__name__)
+
+_INPUTS = (
+    TensorSpec("input_ids", (1, DYNAMIC), DataType.I64, TensorLayout.SEQUENCE),
+    TensorSpec("parameters", (DYNAMIC,), DataType.U8),
+)
+_OUTPUTS = (
+    TensorSpec("tokens", (DYNAMIC,), DataType.I64, TensorLayout.SEQUENCE),
+    TensorSpec("logprobs", (DYNAMIC,), DataType.F32, TensorLayout.SEQUENCE),
+)
+_ANY_TOKEN = (1 << 31) - 1
+
+
+class EngineBackend:
+    """Text generation by openvino-genai, each model in a process of its own."""
+
+    name = "openvino-genai"
+    model_types: Sequence[str] = ()
+
+    def serves(self, config: ModelConfig) -> bool:
+        """Whether a model is this backend's: text models that generate."""
+        return config.type == "text" and config.task == "generation"
+
+    def open(self, config: ModelConfig, prepare: object) -> EngineGraph:  # noqa: ARG002 - there is no graph to prepare
+        """Start the model's engine; ModelLoadError if it cannot load the model."""
+        scratch = tempfile.TemporaryDirectory(prefix="ovllama-engine-")
+        try:
+            load = _load(config, Path(scratch.name))
+            checker = GrammarChecker(load.model)
+            return EngineGraph(EngineProcess(config.name, load), checker, config.config.engine, scratch)
+        except BaseException:
+            scratch.cleanup()
+            raise
+
+    def load(self, builders: object, encoding: object, target: object) -> EngineGraph:  # noqa: ARG002
+        """Not from a guest's memory: no engine would be told how to share the machine."""
+        raise UnsupportedTargetError("generation models are loaded by name only")
+
+
+class EngineGraph:
+    """A model's engine."""
+
+    inputs: Sequence[TensorSpec] = _INPUTS
+    outputs: Sequence[TensorSpec] = _OUTPUTS
+    batches = False
+
+    def __init__(
+        self,
+        process: EngineProcess,
+        checker: GrammarChecker,
+        engine: EngineConfig,
+        scratch: tempfile.TemporaryDirectory[str],
+    ) -> None:
+        self.process = process
+        self.checker = checker
+        self._engine = engine
+        self._scratch = scratch
+
+    @property
+    def parallelism(self) -> int:
+        """Sequences that the engine generates at the same time."""
+        return self._engine.max_num_seqs
+
+    def create_context(self) -> EngineContext:
+        """A place for one sequence at a time."""
+        return EngineContext(self)
+
+    def unready_reason(self) -> str:
+        """Why no sequence is taken at the moment; empty if they are."""
+        return self.process.unready_reason()
+
+    def gauges(self) -> Mapping[str, float]:
+        """What is measured of the engine, by name."""
+        return self.process.gauges()
+
+    def close(self) -> None:
+        """End the engine; sequences that still run fail."""
+        self.process.close()
+        self.checker.close()
+        self._scratch.cleanup()
+
+
+class EngineContext:
+    """One sequence at a time. Used by one thread, except for ``cancel``."""
+
+    def __init__(self, graph: EngineGraph) -> None:
+        self._graph = graph
+        self._tokens: NDArray[Any] | None = None
+        self._parameters: EngineParameters | None = None
+        self._sequence: Generated | None = None
+        self._end: Step | None = None
+        self._output: Output | None = None
+        self._lock = threading.Lock()
+
+    def set_input(self, index: int, tensor: NDArray[Any], *, borrow: bool) -> None:  # noqa: ARG002 - always copied
+        """Set the prompt (0) or the parameters (1); InvalidTensorError, or InvalidInputError for a wrong parameter."""
+        if not 0 <= index < len(_INPUTS):
+            raise InvalidTensorError(f"input index {index} is out of range: the model has {len(_INPUTS)} inputs")
+        _INPUTS[index].check(tensor)
+        if index == 0:
+            self._tokens = self._checked(tensor[0].copy())
+        else:
+            self._parameters = read_parameters(tensor.tobytes())
+
+    def compute(self) -> None:
+        """Not in one piece: nobody could stop it."""
+        raise UnsupportedTargetError("a generation model gives its output step by step (compute_single)")
+
+    def compute_single(self) -> Step:
+        """Wait for tokens and take all that are there, or say how the sequence ended.
+
+        InferenceError if it was cancelled or the engine failed, UnavailableError if there is no engine at the moment.
+        """
+        self._output = None
+        if self._end:
+            return self._end
+        sequence = self._sequence or self._submitted()
+        if sequence is None:
+            return Step.PROMPT_TOO_LONG
+        output = sequence.take()
+        if output.reason is Reason.CANCELLED:
+            raise InferenceError("the generation was cancelled")
+        if output.reason:
+            self._end = Step.CONTEXT_FULL if output.reason is Reason.CONTEXT else Step.END_OF_SEQUENCE
+        if output.tokens:
+            self._output = output
+            return Step.OUTPUT
+        return self._end or Step.OUTPUT
+
+    def output(self, index: int) -> NDArray[Any]:
+        """Tokens (0) since the last step, i64 [n]; the logarithms of their probabilities (1), f32 [n] or [0]."""
+        if self._output is None:
+            raise InferenceError("there is no output before a step that gave one")
+        if index == 0:
+            return np.array(self._output.tokens, np.int64)
+        if index == 1:
+            return np.array(self._output.logprobs, np.float32)
+        raise InvalidTensorError(f"output index {index} is out of range: the model has {len(_OUTPUTS)} outputs")
+
+    def finish(self) -> None:
+        """Drop what is left of the sequence; the inputs stay as they are until others are set."""
+        with self._lock:
+            sequence, self._sequence = self._sequence, None
+        if sequence and self._end is None:
+            sequence.cancel()
+        self._end = None
+        self._output = None
+
+    def cancel(self) -> None:
+        """Make a waiting ``compute_single`` raise at once, and free the sequence's memory within a step."""
+        with self._lock:
+            sequence = self._sequence
+        if sequence:
+            sequence.cancel()
+
+    def close(self) -> None:
+        """Drop the sequence."""
+        self.finish()
+
+    def _submitted(self) -> Generated | None:
+        """The sequence of these inputs, submitted; None if the prompt is too long."""
+        if self._tokens is None or self._parameters is None:
+            missing = _INPUTS[0 if self._tokens is None else 1].name
+            raise InferenceError(f"input {missing!r} has not been set")
+        process = self._graph.process
+        most = process.ready.capacity if process.ready else None
+        if most is not None and len(self._tokens) >= most:
+            return None
+        with self._lock:  # from here on it can be cancelled
+            self._sequence = sequence = process.sequence()
+        try:
+            self._graph.checker.check(self._parameters)
+            process.submit(sequence, self._tokens.tobytes(), self._parameters)
+        except BaseException:
+            with self._lock:
+                self._sequence = None
+            raise
+        return sequence
+
+    def _checked(self, tokens: NDArray[Any]) -> NDArray[Any]:
+        """The prompt; InvalidTensorError if it is empty or has tokens that the model does not know.
+
+        Their rows would be read from beyond the embedding table.
+        """
+        if tokens.size == 0:
+            raise InvalidTensorError("tensor 'input_ids': there is no token in it")
+        ready = self._graph.process.ready
+        last = ready.vocab_size - 1 if ready and ready.vocab_size else _ANY_TOKEN
+        if tokens.min() < 0 or tokens.max() > last:
+            wrong = tokens[(tokens < 0) | (tokens > last)][0]
+            raise InvalidTensorError(f"tensor 'input_ids': tokens are 0 to {last}, got {wrong}")
+        return tokens
+
+
+def _load(config: ModelConfig, scratch: Path) -> Load:
+    """What the engine's process is told of a model."""
+    text: TextConfig = config.config
+    engine = text.engine
+    return Load(
+        model=str(lay_out(config.files, scratch / "model")),
+        device=config.device,
+        properties=dict(config.properties),
+        kv_cache_mib=engine.kv_cache_mib,
+        max_num_seqs=engine.max_num_seqs,
+        max_num_batched_tokens=engine.max_num_batched_tokens,
+        prefix_caching=engine.prefix_caching,
+        max_context=text.context_window or stated_context(config.files),
+        draft_model=_draft(config, engine.draft_model, scratch),
+        draft_device=engine.draft_device,
+        num_assistant_tokens=engine.num_assistant_tokens,
+        adapters=[(_file(config, each.file), each.alpha) for each in engine.adapters],
+    )
+
+
+def _draft(config: ModelConfig, role: str | None, scratch: Path) -> str | None:
+    if role is None:
+        return None
+    _file(config, role)
+    return str(lay_out(config.files, scratch / "draft", role))
+
+
+def _file(config: ModelConfig, role: str) -> str:
+    """The path of a role; ConfigError if the entry has none."""
+    if role not in config.files:
+        raise ConfigError(f"model {config.name!r}, field 'config.engine': 'files' has no role {role!r}")
+    return str(config.files[role])

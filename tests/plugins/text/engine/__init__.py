@@ -1,0 +1,1 @@
+"""Tests of the generation engine, with a real model in real processes."""
