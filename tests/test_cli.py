@@ -18,6 +18,7 @@ from tests.distributions import write_distribution, write_tiny
 from openvino_llama import __version__
 from openvino_llama.cli import commands
 from openvino_llama.cli.commands import main
+from openvino_llama.registry import read_registry
 from tests import graphs
 
 COMMANDS = sorted(main.commands)
@@ -56,7 +57,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ovllama(site: Path, *arguments: str, stdin: bytes = b"", **variables: str) -> subprocess.CompletedProcess[bytes]:
     """Run the command as somebody would, with the tiny plugin installed."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("OVLLAMA", "MODEL_", "DEFAULT_"))}
-    env = kept | {"PYTHONPATH": str(site), "OVLLAMA_CACHE_DIR": "", "OVLLAMA_DISABLED_PLUGINS": "vision"} | variables
+    own = {"PYTHONPATH": str(site), "OVLLAMA_CACHE_DIR": "", "OVLLAMA_DISABLED_PLUGINS": "vision,text"}
+    env = kept | own | variables
     command = [sys.executable, "-m", "openvino_llama", *arguments]
     return subprocess.run(command, input=stdin, capture_output=True, env=env, timeout=60, check=False)
 
@@ -243,6 +245,104 @@ def test_pull_fails_in_a_line(pullable: tuple[Path, Path], tmp_path: Path) -> No
     unknown = ovllama(site, "pull", "nobody", "--registry", str(tmp_path / "r.json"))
     assert "no model 'nobody' is known" in failed(unknown)
     assert "does not exist" in failed(ovllama(site, "pull", "pulled", "--mirror", str(tmp_path / "none")))
+
+
+CONVERTER = """
+import json, shutil, sys
+from pathlib import Path
+job = json.loads(sys.stdin.readline())
+for path in job["files"].values():
+    shutil.copyfile(Path(job["sources"]) / path, Path(job["target"]) / Path(path).name)
+print(json.dumps({"files": {"model": "double.xml", "weights": "double.bin"}}))
+"""
+CONVERTING = """
+from openvino_llama import ConfigError
+@hookimpl
+def model_converter(by, options):
+    if by == "huggingface":
+        raise ConfigError("install it with: pip install converter")
+    if options.get("weights") == "int1":
+        raise ConfigError("no weights of int1")
+    return "ovllama_test_converter" if by in {"exported", "copy"} else None
+"""
+
+
+@pytest.fixture
+def convertible(pullable: tuple[Path, Path], folder: Path) -> tuple[Path, Path]:
+    """A site with a plugin that converts, and knows three models; and a folder with a model in it."""
+    site, mirror = pullable
+    index = json.loads((site / "index.json").read_bytes())
+    model = index["models"].pop("pulled") | {"starter": True}
+    (site / "ovllama_test_converter.py").write_text(CONVERTER)
+    module = site / "ovllama_test_index.py"
+    module.write_text(module.read_text() + CONVERTING)
+    for name, by in (("copied", "copy"), ("heavy", "huggingface"), ("strange", "unknown")):
+        index["models"][name] = model | {"convert": {"by": by}}
+    for file in model["files"].values():
+        file["path"] = Path(file["path"]).name
+    (site / "index.json").write_text(json.dumps(index))
+    given = mirror.parent / "given"
+    given.mkdir()
+    for suffix in (".xml", ".bin"):
+        (given / f"openvino_model{suffix}").write_bytes((folder / f"double{suffix}").read_bytes())
+    return site, mirror
+
+
+def test_pull_converts(convertible: tuple[Path, Path], tmp_path: Path) -> None:
+    """The model that was made is registered, and serves."""
+    site, mirror = convertible
+    registry = ("--registry", str(tmp_path / "models" / "registry.json"))
+    done = ovllama(site, "pull", "copied", *registry, "--mirror", str(mirror))
+    assert done.returncode == 0, done.stderr
+    assert b"converting" in done.stderr
+    (tmp_path / "request.json").write_text(BODY)
+    answer = ovllama(site, "infer", "copied", str(tmp_path / "request.json"), *registry)
+    assert json.loads(answer.stdout) == ANSWER
+    assert sorted(path.name for path in (tmp_path / "models").iterdir()) == ["copied", "registry.json"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("heavy",), "install it with: pip install converter"),
+        (("strange",), "no installed plugin knows the conversion 'unknown'"),
+        (("copied", "--weights", "int1"), "no weights of int1"),
+        (("copied", "nobody"), "no model 'nobody' is known"),
+    ],
+)
+def test_what_cannot_be_converted_is_not_fetched(
+    convertible: tuple[Path, Path], tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    registry = tmp_path / "models" / "registry.json"
+    assert said in failed(ovllama(convertible[0], "pull", *arguments, "--registry", str(registry)))
+    assert not list(registry.parent.glob("*"))
+
+
+def test_the_demo_leaves_out_what_cannot_be_converted(convertible: tuple[Path, Path], tmp_path: Path) -> None:
+    """A line for each; the others are served."""
+    site, mirror = convertible
+    registry = tmp_path / "models" / "registry.json"
+    done = ovllama(site, "demo", "--registry", str(registry), "--mirror", str(mirror), "--port", "0", "--exit")
+    assert done.returncode == 0, done.stderr
+    assert b"heavy is left out: install it with: pip install converter\n" in done.stderr
+    assert b"strange is left out: no installed plugin knows the conversion 'unknown'\n" in done.stderr
+    assert list(read_registry(registry).entries) == ["copied"]
+
+
+def test_pull_of_what_no_index_knows(convertible: tuple[Path, Path], tmp_path: Path) -> None:
+    """It needs a name, a type and a task, and one source."""
+    site, mirror = convertible
+    registry = tmp_path / "models" / "registry.json"
+    source = str(mirror.parent / "given")
+    options = ("--name", "mine", "--type", "tiny", "--task", "double", "--registry", str(registry))
+    refused = ovllama(site, "pull", source, *options[:4])
+    assert refused.returncode == 2
+    assert b"one SOURCE, --name, --type and --task" in refused.stderr
+    assert "there is no such file or folder" in failed(ovllama(site, "pull", "absent", *options))
+    (site / "ovllama_test_converter.py").write_text(CONVERTER.replace("double.", "openvino_model."))
+    done = ovllama(site, "pull", source, *options)
+    assert done.returncode == 0, done.stderr
+    assert read_registry(registry).entries["mine"].files["model"] == "mine/openvino_model.xml"
 
 
 def test_verbose_shows_the_cause(site: Path, folder: Path) -> None:

@@ -28,8 +28,8 @@ Converters = Callable[[str, Mapping[str, Any]], str | None]
 """The hook ``model_converter`` of all plugins."""
 
 _RECORD = "conversion.json"
-_FULL = 1 << 20
-"""Bytes that are free when a writer has just found none."""
+_FULL = 1 << 24
+"""Bytes that are free, at most, when a writer has just found too few."""
 
 
 class _Record(msgspec.Struct, frozen=True):
