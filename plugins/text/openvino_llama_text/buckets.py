@@ -1,0 +1,119 @@
+"""Texts of different lengths to inferences of few shapes, and back.
+
+A request's texts are sorted by length, put together, at most ``max_batch_size`` of them, and padded to one of few
+lengths: so little is computed for padding, OpenVINO meets few shapes (a new one costs about as much as ten texts,
+once), and the parts of different requests fit into one inference. Knows nothing of what the outputs are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openvino_llama import DYNAMIC, ModelConfig, Preprocessed
+from openvino_llama_text.texts import max_length_of
+from openvino_llama_text.tokenizers import Encoding, find_tokenizer, model_inputs
+
+__all__ = ["Finish", "bucket", "gather", "split"]
+
+Finish = Callable[[NDArray[np.float32]], Any]
+"""Makes the answer of the outputs of all texts, (texts, ...), in the request's order."""
+
+_STEP = 16
+_INFERENCE = 48
+"""What an inference costs beside its tokens, in tokens: measured with MiniLM on a CPU."""
+
+
+def bucket(length: int, most: int) -> int:
+    """The length that a text of ``length`` tokens is padded to: a multiple of 16, of 32 from 256 on, of 64 from 512...
+
+    At most an eighth of a long text is padding.
+    """
+    step = max(_STEP, 1 << max(0, length.bit_length() - 4))
+    return min(-(-length // step) * step, most)
+
+
+def split(config: ModelConfig, encodings: Sequence[Encoding], finish: Finish) -> Preprocessed | list[Preprocessed]:
+    """The inferences for these texts; ``gather`` hands ``finish`` what came of them."""
+    gathered = _Gathered(len(encodings), finish)
+    groups = _groups([len(each.ids) for each in encodings], _rows(config), max_length_of(config))
+    parts = [
+        Preprocessed(_tensors(config, [encodings[each] for each in texts]), _Part(gathered, texts)) for texts in groups
+    ]
+    return parts[0] if len(parts) == 1 else parts
+
+
+def gather(outputs: Mapping[str, NDArray[Any]], context: Any) -> Any:
+    """Take the output of an inference that ``split`` gave; the answer if it is the only one, or all were taken."""
+    part: _Part = context
+    if outputs:
+        part.gathered.take(part.texts, next(iter(outputs.values())))
+    return part.gathered.answer() if not outputs or part.is_whole else None
+
+
+class _Gathered:
+    """What has come of a request's texts so far. Parts come on several threads; each has texts of its own."""
+
+    def __init__(self, texts: int, finish: Finish) -> None:
+        self.rows: list[Any] = [None] * texts
+        self._finish = finish
+
+    def take(self, texts: Sequence[int], rows: NDArray[Any]) -> None:
+        """Keep a copy: the guest's memory is overwritten by the next inference. What is over is padding."""
+        for text, row in zip(texts, rows[: len(texts)].copy(), strict=True):
+            self.rows[text] = row
+
+    def answer(self) -> Any:
+        return self._finish(np.stack(self.rows))
+
+
+class _Part:
+    """The context of one inference."""
+
+    __slots__ = ("gathered", "texts")
+
+    def __init__(self, gathered: _Gathered, texts: Sequence[int]) -> None:
+        self.gathered, self.texts = gathered, texts
+
+    @property
+    def is_whole(self) -> bool:
+        return len(self.texts) == len(self.gathered.rows)
+
+
+def _groups(lengths: Sequence[int], rows: int, most: int) -> list[list[int]]:
+    """Numbers of texts that go into one inference, at most ``rows`` of them, so that all together cost the least.
+
+    Sorted by length, the cheapest way to part the first texts is that to part some less of them, and one group more.
+    """
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    costs, begins = [0], [0]
+    for end, text in enumerate(order, 1):
+        padded = bucket(lengths[text], most)
+        choices = [
+            (costs[begin] + _INFERENCE + (end - begin) * padded, begin) for begin in range(max(0, end - rows), end)
+        ]
+        cost, begin = min(choices)
+        costs.append(cost)
+        begins.append(begin)
+    groups, end = [], len(order)
+    while end:
+        groups.append(order[begins[end] : end])
+        end = begins[end]
+    return groups
+
+
+def _rows(config: ModelConfig) -> int:
+    fixed = config.input_specs()[0].shape[0]
+    return config.batching.max_batch_size or 1 if fixed == DYNAMIC else fixed
+
+
+def _tensors(config: ModelConfig, encodings: list[Encoding]) -> dict[str, NDArray[Any]]:
+    rows, length = config.input_specs()[0].shape
+    if length == DYNAMIC:
+        length = bucket(max(len(each.ids) for each in encodings), max_length_of(config))
+    padding = max(0, rows - len(encodings))  # a model of a fixed number of rows takes the last text again
+    pad_id = find_tokenizer(config).special.pad or 0
+    return model_inputs(config.input_specs(), encodings + encodings[-1:] * padding, length=length, pad_id=pad_id)
