@@ -268,7 +268,7 @@ def postprocess(config: ModelConfig, outputs: Mapping[str, NDArray[Any]], contex
 def _sum(outputs: Mapping[str, NDArray[Any]], context: dict[str, Any]) -> Any:
     if not outputs:
         return [total for _, total in sorted(context["sums"].items())]
-    if context.get("hold_at") == context["row"]:
+    if context.get("hold_at", context["row"]) == context["row"] and "hold" in context:
         GATES.wait(context["hold"])
     if context.get("at") == context["row"]:
         _raise(context)
@@ -289,7 +289,7 @@ def _count(outputs: Mapping[str, NDArray[Any]], context: dict[str, Any]) -> Any:
         return {"value": value}
     data = {"value": value} | ({"padding": "x" * context["padding"]} if "padding" in context else {})
     if context.get("where") == "encode":
-        data = {"value": object()}  # type: ignore[dict-item]
+        data = {"value": object()}
     silent = value in context.get("silent", ())
     return Chunk(None if silent else data, tokens=context.get("tokens", 1), last=value == context.get("stop_at"))
 

@@ -16,7 +16,7 @@ from uuid import uuid4
 import pytest
 from tests.counting import GATES, CountingBackend, CountingGraph
 
-from openvino_llama import InferenceRequest, ModelType, RegistryEntry
+from openvino_llama import InferenceRequest, ModelType, RegistryEntry, hookimpl
 from openvino_llama.backends.openvino import OpenVINOBackend
 from openvino_llama.config import Isolation, Limits
 from openvino_llama.errors import (
@@ -296,7 +296,7 @@ def test_only_tasks_of_a_type_can_stream() -> None:
     wrong = ModelType(name="x", config=known.config, tasks=("a",), endpoint="x", accepts=("a/b",), streaming=("b",))
     plugin = SimpleNamespace(
         OPENVINO_LLAMA_API=1,
-        model_types=counting.hookimpl(lambda: [wrong]),
+        model_types=hookimpl(lambda: [wrong]),
         preprocess=counting.preprocess,
         postprocess=counting.postprocess,
     )

@@ -71,6 +71,8 @@ class Exchange:
         self._limit = server.settings.max_body_bytes
         self._started = time.perf_counter()
         self._deadline = Deadline(_BODY_SECONDS)
+        self._deadlines: list[Deadline] = []
+        """Those of the inferences."""
         self._task: asyncio.Task[Any] | None = None
         self._gone: asyncio.Future[None] | None = None
         self._keep_room: Callable[[int], None] = _nothing
@@ -110,6 +112,8 @@ class Exchange:
                 raise RequestCancelledError("the client has left") from None
             raise
         finally:
+            for deadline in self._deadlines:
+                deadline.cancel()  # what still runs now (one of several has failed) is for nothing
             if self._gone:
                 self._gone.remove_done_callback(self._leave)
                 self._gone.cancel()
@@ -135,17 +139,22 @@ class Exchange:
 
     async def infer(self, request: InferenceRequest, *finish: Finish) -> Any:
         """The answer of the chosen model; what ``finish`` makes of it on the worker."""
-        return await self._server.pipeline.infer(self._chosen(), request, self._deadline.again(), *finish)
+        return await self._server.pipeline.infer(self._chosen(), request, self._own_deadline(), *finish)
 
     def stream(self, request: InferenceRequest, encode: Finish, finish: Finish) -> AsyncIterator[list[Any]]:
         """What ``encode`` makes of each chunk of the chosen model and ``finish`` of the answer, both on the worker."""
-        return self._server.pipeline.stream(self._chosen(), request, self._deadline.again(), encode, finish)
+        return self._server.pipeline.stream(self._chosen(), request, self._own_deadline(), encode, finish)
 
     def _chosen(self) -> Model:
         if self.model is None:
             raise RuntimeError("no model has been chosen")
         self._watch()
         return self.model
+
+    def _own_deadline(self) -> Deadline:
+        deadline = self._deadline.again()
+        self._deadlines.append(deadline)
+        return deadline
 
     async def _in_time(self, reading: Awaitable[Read]) -> Read:
         try:

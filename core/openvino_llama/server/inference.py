@@ -90,12 +90,12 @@ def _browser_route(model_type: ModelType, server: Server) -> HTTPRouteHandler:
         operation_class=stream_operation(model_type, by_query=True),
         summary=f"Run a {model_type.name} model, output by output, for EventSource",
     )
-    async def stream(request: HttpRequest) -> ASGIApp:
+    async def listen(request: HttpRequest) -> ASGIApp:
         if "last-event-id" in request.headers:  # an EventSource connects again; what has ended cannot be resumed,
             return ASGIResponse(status_code=204)  # and only this makes it stop
         return Exchange(server, request, f"{model_type.endpoint}/stream", partial(_stream, model_type))
 
-    return stream
+    return listen
 
 
 async def _infer(model_type: ModelType, exchange: Exchange) -> ASGIApp:
