@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
+from openvino_tokenizers import tokenizer_pipeline as pipeline  # type: ignore[import-untyped]
 
 from openvino_llama import ConfigError, DataType, InvalidInputError, TensorSpec
-from openvino_llama_text.tokenizers import BREAK, Encoding, Tokenizer, find_tokenizer, model_inputs
+from openvino_llama_text.tokenizers import BREAK, Encoding, Tokenizer, find_tokenizer, model_inputs, openvino
 from openvino_llama_text.tokenizers.huggingface import HuggingFaceTokenizer
 from openvino_llama_text.tokenizers.openvino import OpenVINOTokenizer
 from openvino_llama_text.tokenizers.template import Template, shares
@@ -233,6 +235,38 @@ def test_openvino_and_nul(smollm2_tokenizer: Tokenizer) -> None:
 def test_openvino_pairs(smollm2_tokenizer: Tokenizer) -> None:
     one, two = smollm2_tokenizer.encode("one two three"), smollm2_tokenizer.encode("four")
     assert smollm2_tokenizer.encode_batch(["one two three"], 3, ["four"]) == [Encoding(one[:2] + two[:1], [0, 0, 1])]
+
+
+VOCABULARY = ["<s>", "▁Hello", "▁", "world", "<0xC3>", "<0xA4>", "▁a▁b", "##s", "é"]
+
+
+def detokenizer(*steps: Any) -> Any:
+    """A detokenizer's graph as conversions from Hugging Face's files have it, with these steps after the look-up."""
+    first = pipeline.VocabDecoderStep(vocab=VOCABULARY, skip_tokens=[0])
+    last = [pipeline.FuseStep(), pipeline.UTF8ValidateStep()]
+    return pipeline.TokenizerPipeline([first, *steps, *last]).get_detokenizer_ov_subgraph()
+
+
+def test_openvino_detokenizers_of_sentence_piece_kind() -> None:
+    """Spaces, bytes and the first space are as the graph has them, without running it for each token."""
+    spaces, strip = pipeline.RegexDecodingStep("▁", " "), pipeline.RegexDecodingStep.strip_forward_space()
+    for steps in ((), (spaces,), (spaces, pipeline.ByteFallbackStep())):
+        graph = detokenizer(*steps)
+        pieces = openvino._pieces(graph, *openvino._vocabulary(graph))
+        assert pieces is not None
+        compiled = openvino._Requests(openvino._core().compile_model(graph, "CPU"))
+        for ids in ([0, 1, 2, 3], [6, 6], [8, 4, 5, 1] if len(steps) == 2 else [8, 1]):
+            (text,) = compiled.infer(np.array([ids], np.int32), ("string_output",))
+            assert pieces.text(ids, skip_special_tokens=True) == text[0]
+    graph = detokenizer(spaces, pipeline.ByteFallbackStep(), strip)
+    pieces = openvino._pieces(graph, *openvino._vocabulary(graph))
+    assert pieces is not None
+    assert pieces.text([0, 1, 1], skip_special_tokens=True) == "Hello Hello"
+
+
+def test_openvino_detokenizers_of_other_kinds_do_it_themselves() -> None:
+    graph = detokenizer(pipeline.RegexDecodingStep.replace_continuing_subword_prefix())
+    assert openvino._pieces(graph, *openvino._vocabulary(graph)) is None
 
 
 def test_the_first_tokenizer_beside_a_model(tmp_path: Path) -> None:

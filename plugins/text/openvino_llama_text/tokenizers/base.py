@@ -10,6 +10,8 @@ from __future__ import annotations
 import abc
 from collections.abc import Sequence
 
+import msgspec
+
 from openvino_llama import InvalidInputError
 from openvino_llama_text.tokenizers.pieces import Pieces
 from openvino_llama_text.tokenizers.template import Encoding, Template
@@ -26,13 +28,13 @@ _CHARACTERS_PER_TOKEN = 64
 """Of a text that is to be truncated this many characters for each token are looked at first."""
 
 
-class SpecialTokens:
+class SpecialTokens(msgspec.Struct, frozen=True):
     """Tokens with a meaning of their own, by role; None is unknown."""
 
-    def __init__(
-        self, bos: int | None = None, eos: int | None = None, pad: int | None = None, unk: int | None = None
-    ) -> None:
-        self.bos, self.eos, self.pad, self.unk = bos, eos, pad, unk
+    bos: int | None = None
+    eos: int | None = None
+    pad: int | None = None
+    unk: int | None = None
 
 
 class Tokenizer(abc.ABC):

@@ -8,6 +8,7 @@ without a word.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 from collections import deque
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from openvino_llama import ConfigError, InvalidInputError, ModelConfig
 from openvino_llama_text.files import ModelFacts, facts_of, tokenizer_info_of
 from openvino_llama_text.tokenizers.base import SpecialTokens, Tokenizer
-from openvino_llama_text.tokenizers.pieces import Pieces
+from openvino_llama_text.tokenizers.pieces import SPACE, Pieces, fallback_byte
 from openvino_llama_text.tokenizers.template import Template
 
 __all__ = ["OpenVINOTokenizer"]
@@ -34,12 +35,17 @@ _CONCATENATING = {
     "Convert",
     "Slice",
     "VocabDecoder",
+    "ByteFallback",
     "FuzeRagged",
+    "RegexNormalization",
     "UTF8Validate",
     "StringTensorPack",
     "Result",
 }
-"""Operations of a detokenizer that does nothing but put the bytes of tokens together."""
+"""Operations of a detokenizer that does nothing but put the bytes of tokens together..."""
+_LEADING_SPACE, _SPACES = (b"^ ", b""), (SPACE.encode(), b" ")
+_REPLACEMENTS = {_LEADING_SPACE, _SPACES}
+"""...as long as these are its replacements."""
 
 
 class OpenVINOTokenizer(Tokenizer):
@@ -60,8 +66,7 @@ class OpenVINOTokenizer(Tokenizer):
         self.special_ids = frozenset(special)
         self.special_texts = tuple(tokens[each].decode("utf-8", "replace") for each in special if each < len(tokens))
         self.special = SpecialTokens(model.bos_token_id, next(iter(model.eos_token_ids), None), model.pad_token_id)
-        plain = {each.get_type_name() for each in reverse.get_ops()} <= _CONCATENATING
-        self.pieces = Pieces(tokens, special) if plain else None
+        self.pieces = _pieces(reverse, tokens, special)
         self._tokenizing = _Requests(core.compile_model(graph, "CPU", _THROUGHPUT))
         self._detokenizing = _Requests(core.compile_model(reverse, "CPU", _THROUGHPUT))
         self.template = Template()
@@ -147,11 +152,18 @@ def _copied(tensor: Any) -> NDArray[Any]:
 
 @functools.cache
 def _core() -> Any:
-    """An OpenVINO core that knows the operations of tokenizers; the extension need not be kept from the others."""
-    import openvino
-    import openvino_tokenizers  # type: ignore[import-untyped]  # noqa: F401  now every new Core knows them
+    """An OpenVINO core that knows the operations of tokenizers.
 
-    return openvino.Core()
+    The package that has them is not imported: that would teach them to every other core of this process too.
+    """
+    import openvino
+
+    spec = importlib.util.find_spec("openvino_tokenizers")
+    folders = spec.submodule_search_locations if spec else None
+    library = next(Path(folders[0], "lib").glob("*openvino_tokenizers.*")) if folders else "openvino_tokenizers"
+    core = openvino.Core()
+    core.add_extension(str(library))
+    return core
 
 
 def _lift_limits(graph: Any) -> None:
@@ -188,24 +200,39 @@ def _vocabulary(detokenizer: Any) -> tuple[list[bytes], list[int]]:
     return tokens, skipped.get_data().tolist()
 
 
+def _pieces(detokenizer: Any, tokens: list[bytes], special: list[int]) -> Pieces | None:
+    """The bytes of each token, if the graph only puts them together, and has spaces as SentencePiece writes them."""
+    operations = list(detokenizer.get_ops())
+    kinds = {each.get_type_name() for each in operations}
+    replacements = {_constants(each) for each in operations if each.get_type_name() == "RegexNormalization"}
+    if not (kinds <= _CONCATENATING and replacements <= _REPLACEMENTS):
+        return None
+    if "ByteFallback" in kinds:
+        tokens = [fallback_byte(each.decode("utf-8", "replace")) or each for each in tokens]
+    if _SPACES in replacements:
+        tokens = [each.replace(*_SPACES) for each in tokens]
+    return Pieces(tokens, special, leading_spaces=int(_LEADING_SPACE in replacements))
+
+
+def _constants(operation: Any) -> tuple[bytes, ...]:
+    """What stands in an operation's constant inputs."""
+    sources = [entry.get_source_output().get_node() for entry in operation.inputs()]
+    return tuple(source.get_data().tobytes() for source in sources if source.get_type_name() == "Constant")
+
+
 def _is_lossless(tokenizer: Any) -> bool:
     """Whether tokens stand for all bytes that they know: byte-level BPE of which no operation drops anything."""
     operations = list(tokenizer.get_ops())
     kinds = {each.get_type_name() for each in operations}
     splits = [each.get_attributes() for each in operations if each.get_type_name() == "RegexSplit"]
+    specials = [each for each in operations if each.get_type_name() == "SpecialTokensSplit"]
     return (
         "BPETokenizer" in kinds
         and not kinds & {"RegexNormalization", "NormalizeUnicode", "CaseFold", "CharsMapNormalization"}
         and not any(each.get("behaviour") in ("remove", "removed") for each in splits)
-        and not any(b"\\s" in each for each in _special_patterns(operations))
+        # Some special tokens take the spaces around them along.
+        and not any(b"\\s" in pattern for each in specials for pattern in _constants(each))
     )
-
-
-def _special_patterns(operations: list[Any]) -> list[bytes]:
-    """Regular expressions by which special tokens are found; some take the spaces around them along."""
-    found = [each for each in operations if each.get_type_name() == "SpecialTokensSplit"]
-    sources = [entry.get_source_output().get_node() for each in found for entry in each.inputs()]
-    return [source.get_data().tobytes() for source in sources if source.get_type_name() == "Constant"]
 
 
 def _split(ids: list[int]) -> list[tuple[int, ...]]:
