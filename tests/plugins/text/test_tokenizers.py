@@ -70,6 +70,15 @@ def test_texts_of_special_tokens_are_these_tokens_unless_broken() -> None:
     assert each.decode(broken) == "<|im_start|>user"
 
 
+def test_control_tokens_of_sentence_piece_are_read() -> None:
+    """The library does not; the unknown token cannot be written."""
+    each = tokenizer("bpe")
+    hello = each.encode("Hello", add_special_tokens=False)
+    assert each.encode("Hello</s><s>Hello", add_special_tokens=False) == [*hello, 2, 1, *hello]
+    assert not each.special_ids & set(each.encode(f"<{BREAK}s>", add_special_tokens=False))
+    assert each.decode(each.encode("<unk>")) == "<unk>"
+
+
 def test_special_tokens_are_shown_on_demand() -> None:
     each = tokenizer("byte_level")
     assert each.decode([1, *each.encode("Hi"), 2]) == "Hi"

@@ -1,11 +1,13 @@
 """``tokenizer.model``, by the library ``sentencepiece``.
 
-Control tokens are never read from a text: the library knows no way to write them. Which of them stand around a text is
-what ``tokenizer_config.json`` says, else the begin token alone, as Llama's has it.
+The library itself never reads control tokens from a text; here they are cut out of it first, so that what a chat
+template writes becomes them. As in transformers' older ("legacy") tokenizers, what follows one begins a word. Which of
+them stand around a text is what ``tokenizer_config.json`` says, else the begin token alone, as Llama's has it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,6 +37,8 @@ class SentencePieceTokenizer(Tokenizer):
         self.special = SpecialTokens(*(each if each >= 0 else None for each in roles))
         self.special_ids = frozenset(each for each in ids if processor.is_control(each) or processor.is_unknown(each))
         self.special_texts = tuple(processor.id_to_piece(each) for each in sorted(self.special_ids))
+        controls = [re.escape(processor.id_to_piece(each)) for each in ids if processor.is_control(each)]
+        self._control = re.compile(f"({'|'.join(controls)})" if controls else r"((?!))")
         self.template = self._template(facts)
         pieces = [
             (processor.is_byte(each) and fallback_byte(piece)) or piece.replace(SPACE, " ").encode()
@@ -52,7 +56,13 @@ class SentencePieceTokenizer(Tokenizer):
 
     def segment(self, texts: Sequence[str]) -> list[list[int]]:
         """As the base class has it, one after the other."""
-        ids: list[list[int]] = [self._processor.encode(text) for text in texts]
+        return [self._ids(text) for text in texts]
+
+    def _ids(self, text: str) -> list[int]:
+        parts = self._control.split(text)  # every other one is a control token
+        ids: list[int] = self._processor.encode(parts[0])
+        for token, part in zip(parts[1::2], parts[2::2], strict=True):
+            ids += [self._processor.piece_to_id(token), *self._processor.encode(part)]
         return ids
 
     def join(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
