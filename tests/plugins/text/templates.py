@@ -1,4 +1,4 @@
-"""Chat templates as published with well-known models, chats, and what transformers 5.5 makes of them."""
+"""Chat templates of the kinds that well-known models have, chats, and what transformers 5.5 makes of them."""
 
 # ruff: noqa: E501  texts to the letter
 from __future__ import annotations
