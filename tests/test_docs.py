@@ -22,7 +22,8 @@ from tests.markdown import ROOT, blocks, commands, documents
 
 import openvino_llama
 import openvino_llama_vision
-from openvino_llama import errors, hookspecs
+from openvino_llama import errors, hookspecs, web
+from openvino_llama.backends import base as backends
 from openvino_llama.cli.commands import main
 from openvino_llama.config import Limits, ModelType, RegistryEntry
 from openvino_llama.plugins import load_plugins
@@ -305,6 +306,19 @@ def test_the_fields_of_public_structs_are_documented() -> None:
         assert f"`{field}`" in models, field
     for field in ModelType.__struct_fields__:
         assert f"`{field}`" in plugins, field
+
+
+def test_what_plugins_may_use_is_documented() -> None:
+    """Chunks, requests, the protocols of backends, and all that is there for routes."""
+    page = text(ROOT / "docs" / "plugins.md")
+    for name in (*web.__all__, *backends.__all__):
+        if name not in ("Encoding", "Prepare", "Target"):  # of backends that load out of a guest's memory
+            assert re.search(rf"`{name}\b", page), name
+    for field in (*hookspecs.Chunk.__struct_fields__, *hookspecs.InferenceRequest.__struct_fields__):
+        assert f"`{field}`" in page, field
+    for protocol in (backends.ExecutionContext, backends.StreamingContext, backends.LivingGraph, web.Exchange):
+        for name in (name for name in vars(protocol) if not name.startswith("_")):
+            assert re.search(rf"`{name}\b", page), name
 
 
 # ---- code -----------------------------------------------------------------------------------------------------------

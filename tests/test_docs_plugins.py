@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.markdown import ROOT, Block, Command, blocks, commands
@@ -34,7 +35,7 @@ class Desk:
         self.environment = os.environ | {
             "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(site),
-            "OVLLAMA_DISABLED_PLUGINS": "vision",
+            "OVLLAMA_DISABLED_PLUGINS": "text,vision",
             "OVLLAMA_CACHE_DIR": "",
         }
         self._install(site)
@@ -87,7 +88,15 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
 def test_every_block_is_tested() -> None:
     """A block of Python is a file of the example, or has a name by which a test here takes it."""
     names = {block.title for block in blocks(PAGE) if block.language != "console"}
-    assert {name for name in names if "." not in name} == {"wrapper", "per_model", "parameters", "guest"}
+    assert {name for name in names if "." not in name} == {
+        "wrapper",
+        "per_model",
+        "parameters",
+        "guest",
+        "streaming",
+        "several",
+        "routes",
+    }
 
 
 def test_ten_minutes(desk: Desk) -> None:
@@ -188,6 +197,61 @@ def test_the_parameters_are_read_from_a_query() -> None:
     assert read_parameters(kind, {"top_k": "3"}) == struct(top_k=3)
     with pytest.raises(InvalidInputError, match="top_k"):
         read_parameters(kind, {"top_k": "11"})
+
+
+def test_the_block_that_streams() -> None:
+    """Each output is a chunk, the end of a line is the last, and the answer has all of it."""
+    import numpy as np
+
+    from openvino_llama import Chunk, InferenceRequest, Preprocessed
+
+    hooks: Any = run_block("streaming")
+    prepared = hooks["preprocess"](None, InferenceRequest(b"hi", "text/plain"))
+    assert isinstance(prepared, Preprocessed)
+    assert prepared.tensors["input_ids"].tolist() == [[104, 105]]
+    tokens = {"tokens": np.array([33, 33])}
+    assert hooks["postprocess"](None, tokens, prepared.context) == Chunk({"text": "!!"}, tokens=2)
+    assert hooks["postprocess"](None, {"tokens": np.array([10])}, prepared.context).last
+    assert hooks["postprocess"](None, {}, prepared.context) == {"text": "!!\n"}
+
+
+def test_the_block_of_several_inferences() -> None:
+    """In any order, the answer has them in that of the request."""
+    import numpy as np
+
+    from openvino_llama import InferenceRequest
+
+    hooks: Any = run_block("several")
+    prepared = hooks["preprocess"](None, InferenceRequest(b"[[1, 2], [3]]", "application/json"))
+    assert [each.tensors["input_ids"].shape for each in prepared] == [(1, 2), (1, 1)]
+    for score, each in reversed(list(enumerate(prepared))):
+        hooks["postprocess"](None, {"score": np.array([score])}, each.context)
+    assert hooks["postprocess"](None, {}, prepared[0].context) == [0.0, 1.0]
+
+
+def test_the_block_with_a_route(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It serves the page's own plugin: several inferences of one request, and errors in a shape of its own."""
+    import types
+
+    from tests.server.support import live_server
+
+    from openvino_llama.plugins import Plugins
+    from openvino_llama.server.settings import Settings
+
+    desk.run("mkdir -p models/flowers && python make_model.py")
+    plugins = Plugins()
+    for title in ("openvino_llama_tabular/plugin.py", "routes"):
+        module = types.ModuleType(f"page {title}")
+        monkeypatch.setitem(sys.modules, module.__name__, module)  # where Litestar looks the route's annotations up
+        exec(compile(titled(title).text, title, "exec", dont_inherit=True), vars(module))
+        plugins.add(module, name=title)
+    with live_server(Settings(registry=desk.folder / "models" / "registry.json", port=0), plugins) as live:
+        flowers = [[[5.1, 3.5, 1.4, 0.2]], [[6.3, 2.9, 5.6, 1.8]]]
+        answer = live.http.post("/v1/tables", json={"tables": flowers})
+        assert [[row["class"] for row in rows] for rows in answer.json()] == [["setosa"], ["virginica"]]
+        wrong = live.http.post("/v1/tables", json={"tables": [[[1]]]})
+        assert wrong.status_code == 400
+        assert wrong.json() == {"error": {"message": "field 'rows': expected rows of 4 numbers"}}
 
 
 def test_the_guest_of_the_block_is_the_examples() -> None:
