@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import BinaryIO
+from typing import IO
 
 import openvino_genai as genai
 
+from openvino_llama_text.engine.admission import Admission
 from openvino_llama_text.engine.frames import (
     Add,
     Cancel,
@@ -63,11 +64,13 @@ class _Loop:
     def __init__(
         self,
         pipeline: genai.ContinuousBatchingPipeline,
+        admission: Admission,
         most_tokens: int | None,
         assistant_tokens: int,
-        events: BinaryIO,
+        events: IO[bytes],
     ) -> None:
         self._pipeline = pipeline
+        self._admission = admission
         self._most_tokens = most_tokens
         self._assistant_tokens = assistant_tokens
         self._events = events
@@ -76,38 +79,52 @@ class _Loop:
     def run(self, commands: Commands) -> None:
         """Work until told to stop."""
         while True:
-            command = commands.poll() if self._has_work() else commands.wait()
+            command = commands.poll() if self._pipeline.has_non_finished_requests() else commands.wait()
             while command is not None:
                 if isinstance(command, Stop):
                     return
                 self._obey(command)
                 command = commands.poll()
-            if self._has_work():
-                self._pipeline.step()
-                self._tell()
+            self._work()
 
-    def _has_work(self) -> bool:
-        return bool(self._pipeline.has_non_finished_requests())
+    def _work(self) -> None:
+        """Let in who fits, and do a step. What waits fits once nothing runs: nobody waits for a command in vain."""
+        while add := self._admission.admit():
+            self._add(add)
+        if self._pipeline.has_non_finished_requests():
+            self._pipeline.step()
+            self._tell()
+            self._admission.after_step()
+            while add := self._admission.admit():
+                self._add(add)
 
     def _obey(self, command: Command) -> None:
         if isinstance(command, Add):
-            self._add(command)
+            tokens = len(command.tokens) // 8 + self._length(command) + self._assistant_tokens
+            self._admission.enter(command, tokens)
         elif isinstance(command, Cancel):
+            self._admission.leave(command.id)
             sequence = self._sequences.pop(command.id, None)
             if sequence:
                 sequence.handle.cancel()  # the next step gives its memory back
 
-    def _add(self, add: Add) -> None:
+    def _length(self, add: Add) -> int:
+        """How many tokens a sequence may get."""
         asked = add.parameters.max_tokens
-        room = asked if self._most_tokens is None else self._most_tokens - len(add.tokens) // 8
+        return asked if self._most_tokens is None else min(asked, self._most_tokens - len(add.tokens) // 8)
+
+    def _add(self, add: Add) -> None:
+        length = self._length(add)
         try:
-            config = generation_config(add.parameters, min(asked, room), self._assistant_tokens)
+            config = generation_config(add.parameters, length, self._assistant_tokens)
             handle = self._pipeline.add_request(add.id, prompt_tensor(add.tokens), config)
         except (RuntimeError, ValueError, TypeError) as error:
             print(f"sequence {add.id} was refused: {error}", file=sys.stderr)
+            self._admission.leave(add.id)
+            self._admission.after_step()
             self._write(Failed(add.id, "the engine does not take these parameters"))
             return
-        reason = Reason.LENGTH if asked <= room else Reason.CONTEXT
+        reason = Reason.LENGTH if length == add.parameters.max_tokens else Reason.CONTEXT
         self._sequences[add.id] = _Sequence(handle, logprobs=add.parameters.logprobs, length_reason=reason)
 
     def _tell(self) -> None:
@@ -119,6 +136,7 @@ class _Loop:
                 outputs.append(output)
                 if output.reason:
                     del self._sequences[number]
+                    self._admission.leave(number)
         metrics = self._pipeline.get_metrics()
         frame = Stepped(
             outputs,
@@ -153,7 +171,7 @@ def _read(number: int, sequence: _Sequence) -> Output | None:
     return Output(number, tokens, logprobs, Reason.STOP if finish == _STOPPED else sequence.length_reason)
 
 
-def _loaded(load: Load, events: BinaryIO) -> _Loop | None:
+def _loaded(load: Load, events: IO[bytes]) -> _Loop | None:
     """The pipeline; None, and told so, if the model cannot be loaded."""
     try:
         model = read_ir(load)
@@ -168,7 +186,8 @@ def _loaded(load: Load, events: BinaryIO) -> _Loop | None:
     sizes = (load.max_context, blocks * BLOCK_TOKENS - assistant_tokens if blocks else None)
     most_tokens = min((size for size in sizes if size), default=None)
     write_frame(events, Ready(vocab_size, most_tokens))
-    return _Loop(pipeline, most_tokens, assistant_tokens, events)
+    admission = Admission(blocks, BLOCK_TOKENS)
+    return _Loop(pipeline, admission, most_tokens, assistant_tokens, events)
 
 
 def main(parent: int) -> int:

@@ -12,7 +12,7 @@ import queue
 import signal
 import sys
 import threading
-from typing import BinaryIO
+from typing import IO
 
 from openvino_llama_text.engine.frames import Command, Frames
 
@@ -21,7 +21,7 @@ __all__ = ["Commands", "bind_to_parent", "take_pipes"]
 _PR_SET_PDEATHSIG = 1
 
 
-def take_pipes() -> tuple[BinaryIO, BinaryIO]:
+def take_pipes() -> tuple[IO[bytes], IO[bytes]]:
     """The command and event pipes: what were stdin and stdout. Whatever is printed from now on goes to stderr."""
     commands, events = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - a device
@@ -42,7 +42,7 @@ def bind_to_parent(parent: int) -> None:
 class Commands:
     """Reads commands on a thread, which gets its turn whenever a step has let go of the GIL."""
 
-    def __init__(self, pipe: BinaryIO) -> None:
+    def __init__(self, pipe: IO[bytes]) -> None:
         self._frames: Frames[Command] = Frames(pipe, Command)
         self._queue: queue.SimpleQueue[Command] = queue.SimpleQueue()
         threading.Thread(target=self._read, name="commands", daemon=True).start()

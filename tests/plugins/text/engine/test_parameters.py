@@ -22,7 +22,7 @@ def test_the_form() -> None:
 @pytest.mark.parametrize(
     ("text", "field"),
     [
-        ("", "JSON"),
+        ("", "truncated"),
         ("[]", "object"),
         ("{}", "max_tokens"),
         ('{"max_tokens": 0}', "max_tokens"),

@@ -1,0 +1,55 @@
+"""Which sequences may enter the pipeline: those whose tokens will fit into its cache, whatever becomes of the others.
+
+openvino-genai takes any number, and when several half-read prompts have filled the cache so that none can go on, it
+drops them all. So each one's blocks are set aside for its longest course, and who finds none free waits, first come
+first served. Knows nothing of the pipeline.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from openvino_llama_text.engine.frames import Add
+
+__all__ = ["Admission"]
+
+
+class Admission:
+    """The blocks of a cache, and who waits for some."""
+
+    def __init__(self, blocks: int, block_tokens: int) -> None:
+        """0 blocks is a cache without end."""
+        self._free = blocks
+        self._block_tokens = block_tokens
+        self._is_bounded = blocks > 0
+        self._held: dict[int, int] = {}
+        self._leaving = 0
+        self._waiting: deque[tuple[Add, int]] = deque()
+
+    def enter(self, add: Add, most_tokens: int) -> None:
+        """A sequence has come, which will have so many tokens at most, its prompt included."""
+        self._waiting.append((add, -(-most_tokens // self._block_tokens) if self._is_bounded else 0))
+
+    def admit(self) -> Add | None:
+        """The next sequence that fits; None if there is none."""
+        if not self._waiting or self._waiting[0][1] > self._free:
+            return None
+        add, blocks = self._waiting.popleft()
+        self._free -= blocks
+        self._held[add.id] = blocks
+        return add
+
+    def leave(self, number: int) -> None:
+        """A sequence has ended, or nobody waits for it any more: its blocks are free after the next step."""
+        self._leaving += self._held.pop(number, 0)
+        self._waiting = deque(each for each in self._waiting if each[0].id != number)
+
+    def after_step(self) -> None:
+        """The pipeline has given back what sequences that left had held."""
+        self._free += self._leaving
+        self._leaving = 0
+
+    @property
+    def waiting(self) -> int:
+        """Sequences that wait for blocks."""
+        return len(self._waiting)
