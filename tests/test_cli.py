@@ -141,7 +141,7 @@ def test_infer_writes_what_is_wanted(site: Path, folder: Path, tmp_path: Path) -
         (["double", "BAD"], "expected rows of numbers of one length"),
         (["double", "SHAPE"], "expected shape [-1, 4], got [1, 2]"),
         (["double", "RAISES"], "the request failed unexpectedly"),
-        (["double"], "Missing argument 'FILE'"),
+        (["double"], "Missing argument 'FILE|TEXT'"),
     ],
 )
 def test_infer_fails_in_a_line(site: Path, folder: Path, tmp_path: Path, arguments: list[str], said: str) -> None:

@@ -6,8 +6,8 @@ A plugin is a module (or an object) with functions marked ``@hookimpl``, named b
 
 Hooks of four kinds:
 
-* *Contributions* (``model_types``, ``backends``, ``model_index``, ``route_handlers``): called once when the plugins
-  are loaded; what all plugins give is put together.
+* *Contributions* (``model_types``, ``backends``, ``model_index``, ``route_handlers``, ``commands``): called once when
+  the plugins are loaded; what all plugins give is put together.
 * *The pipeline* (``prepare_model``, ``validate_model``, ``preprocess``, ``postprocess``, ``inferencer_module``):
   called for one model, and only on the plugin that registered its model type, so that no plugin can answer for
   another's models. A hook *wrapper* (``@hookimpl(wrapper=True)``) of any plugin sees every such call: for
@@ -30,6 +30,7 @@ import pluggy
 from openvino_llama.config import ModelConfig, ModelType
 
 if TYPE_CHECKING:
+    import click
     import openvino as ov
     from numpy.typing import NDArray
 
@@ -156,6 +157,15 @@ def route_handlers() -> Sequence[Any]:  # type: ignore[empty-body]
     """Further Litestar route handlers, controllers or routers for the server.
 
     Called once, when the app is made. A handler that needs the pipeline takes it by the dependency name ``pipeline``.
+    """
+
+
+@hookspec
+def commands() -> Sequence[click.Command]:  # type: ignore[empty-body]
+    """Further commands of ``ovllama``, made with click.
+
+    Called when ``ovllama`` is asked for a command that is not its own, or for its help. A command whose name is taken
+    is left out.
     """
 
 

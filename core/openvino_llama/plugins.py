@@ -25,6 +25,7 @@ from openvino_llama.errors import ConfigError, PluginError
 from openvino_llama.hookspecs import API_VERSION, PROJECT, Preprocessed
 
 if TYPE_CHECKING:
+    import click
     import openvino as ov
 
     from openvino_llama.backends.base import Backend
@@ -177,6 +178,10 @@ class Plugins:
     def route_handlers(self) -> Sequence[Any]:
         """Every route handler that plugins contribute."""
         return self._contributions("route_handlers")
+
+    def commands(self) -> Sequence[click.Command]:
+        """Every command that plugins contribute."""
+        return self._contributions("commands")
 
     def model_loaded(self, config: ModelConfig) -> None:
         """Tell every plugin; see the hook."""

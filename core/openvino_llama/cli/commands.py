@@ -25,7 +25,16 @@ __all__ = ["main"]
 
 
 class _Commands(click.Group):
-    """Turns this project's errors into a line on stderr and exit code 1."""
+    """The commands, those of plugins included; this project's errors become a line on stderr and exit code 1."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *self._of_plugins()})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, cmd_name) or self._of_plugins().get(cmd_name)
+
+    def _of_plugins(self) -> dict[str, click.Command]:
+        return {command.name: command for command in _plugins().commands() if command.name}
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -108,20 +117,20 @@ def serve(defaults: Sequence[str], **options: Any) -> None:
 
 @main.command(**_example("ovllama infer mobilenet_v2 cat.jpg top_k=3"))
 @click.argument("model")
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True))
+@click.argument("given", metavar="FILE|TEXT")
 @click.argument("parameters", nargs=-1, metavar="[NAME=VALUE]...")
 @_registry
 @click.option("--media-type", help="What the file is; guessed from its name.")
 @click.option("--accept", help="The wanted media type of the answer.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, allow_dash=True), default="-", help="Where to write.")
-def infer(model: str, file: Path, parameters: Sequence[str], **options: Any) -> None:
-    """Run one inference without a server."""
-    from openvino_llama.cli.oneshot import infer_file
+def infer(model: str, given: str, parameters: Sequence[str], **options: Any) -> None:
+    """Run one inference without a server: over a file, - for stdin, or over a text."""
+    from openvino_llama.cli.oneshot import infer_once
 
-    given = dict(_pair(each, "a parameter") for each in parameters)
+    values = dict(_pair(each, "a parameter") for each in parameters)
     output: Path = options.pop("output")
     settings = _settings(registry=options.pop("registry"))
-    content = infer_file(settings, model, file, given, **options)
+    content = infer_once(settings, model, given, values, **options)
     with click.open_file(str(output), "wb") as target:
         target.write(content)
 

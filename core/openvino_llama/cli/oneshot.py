@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 import msgspec
 
 from openvino_llama.config import ModelType
@@ -25,19 +26,24 @@ from openvino_llama.sandbox.deadline import Deadline
 if TYPE_CHECKING:
     from openvino_llama.server.settings import Settings
 
-__all__ = ["infer_file"]
+__all__ = ["infer_once"]
+
+PLAIN = "text/plain"
 
 
-def infer_file(
+def infer_once(
     settings: Settings,
     name: str,
-    file: Path,
+    given: str,
     parameters: Mapping[str, str],
     *,
     media_type: str | None = None,
     accept: str | None = None,
 ) -> bytes:
-    """Run the registry's model over a file (``-`` is stdin); the answer is JSON or of the type that was asked for."""
+    """Run the registry's model over a file (``-`` is stdin), or over a text if there is no such file.
+
+    The answer is JSON or of the type that was asked for.
+    """
     registry = read_registry(settings.registry)
     if name in registry.problems:
         raise ModelNotFoundError(registry.problems[name])
@@ -46,7 +52,7 @@ def infer_file(
         raise ModelNotFoundError(f"the registry {registry.path} has no model {name!r}; it has {known}")
     entry = registry.entries[name]
     plugins = load_plugins(settings.disabled_plugins)
-    request = _request(plugins.model_type(entry.type), file, parameters, media_type, accept)
+    request = _request(plugins.model_type(entry.type), given, parameters, media_type, accept)
     with open_models(plugins, SilentObserver(), settings.cache_dir, settings.model_defaults()) as models:
         model = models.load(name, entry, partial(locate, registry=settings.registry))
         job = model.serving.runner.submit(Job(request, Deadline(entry.limits.deadline_s)))
@@ -57,16 +63,31 @@ def infer_file(
 
 
 def _request(
-    model_type: ModelType, file: Path, parameters: Mapping[str, str], media_type: str | None, accept: str | None
+    model_type: ModelType, given: str, parameters: Mapping[str, str], media_type: str | None, accept: str | None
 ) -> InferenceRequest:
-    media_type = media_type or mimetypes.guess_type(file.name)[0] or ""
+    file = Path(given)
+    is_text = given != "-" and PLAIN in model_type.accepts and not _is_file(file)
+    if not is_text:
+        click.Path(exists=True, dir_okay=False, allow_dash=True).convert(given, None, None)
+    media_type = media_type or (PLAIN if is_text else mimetypes.guess_type(file.name)[0] or "")
     if media_type not in model_type.accepts:
         expected = ", ".join(model_type.accepts)
         raise UnsupportedMediaTypeError(f"{file.name} is {media_type or 'of an unknown type'}; expected {expected}")
     if accept and accept not in model_type.produces:
         raise NotAcceptableError(f"--accept: expected one of {', '.join(model_type.produces)}; got {accept!r}")
-    body = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    body = given.encode("utf-8", "surrogateescape") if is_text else _content(file)
     if not body:
-        raise InvalidInputError(f"{file.name} is empty")
+        raise InvalidInputError(f"{given or 'the text'} is empty")
     values = read_parameters(model_type, parameters)
     return InferenceRequest(body, media_type, values, accept or model_type.produces[0])
+
+
+def _is_file(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except (OSError, ValueError):  # too long for a name, or no name at all
+        return False
+
+
+def _content(file: Path) -> bytes:
+    return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()

@@ -188,7 +188,7 @@ class Guest:
             return stated
         if not spec.is_dynamic:
             return spec.shape
-        return self._instance.nn.output_shapes()[index]
+        return self._instance.nn.output_shape(index)
 
     def _allocate(self, size: int) -> int:
         deadline = Deadline(self._config.limits.deadline_s)

@@ -80,6 +80,8 @@ class _Execution:
         self.context = context
         # Arrays over guest memory that were checked before: (index, data_ptr, type, dims) -> array.
         self.arrays: dict[tuple[Any, ...], Any] = {}
+        self.shapes: dict[int, tuple[int, ...]] = {}
+        """Of the outputs that the guest has fetched."""
 
 
 class WasiNN:
@@ -151,12 +153,10 @@ class WasiNN:
         for handle in self._contexts.numbers():
             self.call(WasiNN.fini_single, (handle,))
 
-    def output_shapes(self) -> list[tuple[int, ...]]:
-        """Shapes of the outputs of the newest context that has any: what the ABI does not tell the guest."""
-        for _, held in reversed(self._contexts.items()):
-            count = len(self._graphs.get(held.graph).graph.outputs)
-            return [held.context.output(index).shape for index in range(count)]
-        return []
+    def output_shape(self, index: int) -> tuple[int, ...]:
+        """Shape of an output of the newest context: what the ABI does not tell the guest. IndexError without any."""
+        _, held = self._contexts.items()[-1]
+        return held.shapes.get(index) or held.context.output(index).shape
 
     # ---- the ABI, in its order ----------------------------------------------------------------------------------
 
@@ -225,6 +225,7 @@ class WasiNN:
         self._own.check(out, 4)
         self._own.check(data, capacity)
         output = held.context.output(index)
+        held.shapes[index] = output.shape
         self._own.write_u32(out, output.nbytes)
         if output.nbytes > capacity:
             raise LimitError(f"output {index} has {output.nbytes} bytes, the buffer {capacity}")

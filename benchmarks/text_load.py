@@ -1,0 +1,94 @@
+"""Streams of a server: ``python -m benchmarks.text_load ADDRESS MODEL STREAMS TOKENS ROUNDS``.
+
+Opens so many streams of Server-Sent Events at once, each over a connection of its own, and reads them to their end.
+Prints a line of JSON with the tokens per second of all together and the median time to a stream's first event.
+Bounded in count; sends to loopback addresses only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import sys
+import time
+from urllib.parse import urlsplit
+
+from benchmarks.text_prompts import prompts
+
+__all__ = ["measure"]
+
+
+class Stream(asyncio.Protocol):
+    """One stream."""
+
+    def __init__(self, request: bytes) -> None:
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.first = 0.0
+        self.tail = b""
+        self._request = request
+        self._started = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ask."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._started = time.perf_counter()
+        transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        """Remember when the first event came, and the last bytes."""
+        if not self.first and b"data: " in data:
+            self.first = time.perf_counter() - self._started
+        self.tail = (self.tail + data)[-4096:]
+        if self.tail.endswith(b"0\r\n\r\n"):
+            self._transport.close()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """The end."""
+        if not self.done.done():
+            self.done.set_result(None)
+
+
+async def measure(address: str, model: str, streams: int, tokens: int, seed: int) -> tuple[float, list[float]]:
+    """Read so many streams at once; the seconds that took, and those to each first event."""
+    parts = urlsplit(address)
+    assert parts.hostname in ("127.0.0.1", "::1", "localhost"), "loads this machine only"
+    loop = asyncio.get_running_loop()
+    started = time.perf_counter()
+    made = await asyncio.gather(
+        *(
+            loop.create_connection(
+                lambda prompt=prompt: Stream(_request(parts.netloc, model, prompt, tokens)), parts.hostname, parts.port
+            )  # type: ignore[misc]
+            for prompt in prompts(streams, seed)
+        )
+    )
+    await asyncio.gather(*(stream.done for _, stream in made))
+    spent = time.perf_counter() - started
+    for _, stream in made:
+        assert f'"tokens_generated":{tokens},'.encode() in stream.tail, stream.tail.decode()
+    return spent, [stream.first for _, stream in made]
+
+
+def _request(host: str, model: str, prompt: str, tokens: int) -> bytes:
+    body = json.dumps({"prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}).encode()
+    head = f"POST /infer/text/stream?model={model} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def main() -> None:
+    """Read the arguments, load, print."""
+    address, model = sys.argv[1:3]
+    streams, tokens, rounds = map(int, sys.argv[3:6])
+    rates, firsts = [], []
+    for number in range(rounds + 1):
+        spent, first = asyncio.run(measure(address, model, streams, tokens, 1000 + number))
+        if number:  # the first round warms up
+            rates.append(streams * tokens / spent)
+            firsts += first
+    print(json.dumps({"tps": statistics.median(rates), "ttft_ms": statistics.median(firsts) * 1000}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""The bodies of requests: which fields there are. One that is not among them is refused by name, not ignored."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+
+from openvino_llama import InvalidInputError
+from openvino_llama.web import Exchange, decode_object
+from openvino_llama_text.embedding import EmbeddingRequest
+from openvino_llama_text.requests import GenerationRequest, Message
+from openvino_llama_text.rerank import RerankRequest
+
+__all__ = ["ChatBody", "CompletionBody", "EmbeddingBody", "RerankBody", "StreamOptions", "read"]
+
+_LARGE = 256 << 10
+"""Bytes; a body as large as this is decoded off the event loop."""
+_MAX_CHOICES = 16
+
+Body = TypeVar("Body", bound=msgspec.Struct)
+
+
+class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``stream_options``."""
+
+    include_usage: bool = False
+
+
+class _TextPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="text"):
+    text: str
+
+
+class _ChatMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    role: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    content: str | list[_TextPart] | None = None
+    name: str | None = None
+    refusal: None = None
+
+    def plain(self) -> Message:
+        """With all its text in one."""
+        content = self.content or ""
+        text = content if isinstance(content, str) else "".join(part.text for part in content)
+        return Message("system" if self.role == "developer" else self.role, text, self.name)
+
+
+class _JsonSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: str = ""
+    schema: dict[str, Any] | None = None
+    description: str | None = None
+    strict: bool | None = None
+
+
+class _ResponseFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    type: str
+    json_schema: _JsonSchema | None = None
+
+    def schema(self) -> dict[str, Any] | None:
+        """The schema that the text must follow; None is any text."""
+        if self.type == "text":
+            return None
+        if self.type == "json_object":
+            return {"type": "object"}
+        if self.type == "json_schema" and self.json_schema is not None and self.json_schema.schema is not None:
+            return self.json_schema.schema
+        expected = "text, json_object, or json_schema with json_schema.schema"
+        raise InvalidInputError(f"response_format: expected the type {expected}; got {self.type!r}")
+
+
+class _Sampled(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What chats and completions have in common; the last ones are vLLM's."""
+
+    model: str | None = None
+    max_tokens: int | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
+    top_p: float | None = None
+    n: Annotated[int, msgspec.Meta(ge=1, le=_MAX_CHOICES)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    user: str | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    min_tokens: int | None = None
+    stop_token_ids: list[int] | None = None
+    ignore_eos: bool | None = None
+    regex: str | None = None
+    grammar: str | None = None
+
+    def sampling(self) -> dict[str, Any]:
+        """What is stated of how tokens are chosen, by the names of a GenerationRequest."""
+        if self.stream_options is not None and not self.stream:
+            raise InvalidInputError("stream_options: it is for streams; stream is not true")
+        stated = {name: getattr(self, name) for name in _SAMPLING}
+        return {name: value for name, value in stated.items() if value is not None}
+
+
+_SAMPLING = (
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "stop",
+    "seed",
+    "presence_penalty",
+    "frequency_penalty",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "min_tokens",
+    "stop_token_ids",
+    "ignore_eos",
+    "regex",
+    "grammar",
+)
+
+
+class ChatBody(_Sampled, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``POST /v1/chat/completions``."""
+
+    messages: Annotated[list[_ChatMessage], msgspec.Meta(min_length=1, max_length=4096)]
+    max_completion_tokens: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=0)] | None = None
+    response_format: _ResponseFormat | None = None
+    tools: Annotated[list[Any], msgspec.Meta(max_length=0)] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    def asked(self) -> GenerationRequest:
+        """The same as a request of the model type; InvalidInputError names what is wrong."""
+        stated = self.sampling() | {
+            "messages": [msgspec.to_builtins(message.plain()) for message in self.messages],
+            "logprobs": bool(self.logprobs),
+            "template_variables": self.chat_template_kwargs or {},
+        }
+        if self.max_completion_tokens is not None:
+            stated["max_tokens"] = self.max_completion_tokens
+        schema = self.response_format.schema() if self.response_format else None
+        return _converted(stated | ({"json_schema": schema} if schema is not None else {}))
+
+
+class CompletionBody(_Sampled, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``POST /v1/completions``."""
+
+    prompt: str | list[Any]
+    """A text, texts, token ids, or several of those."""
+    echo: bool | None = None
+    logprobs: Annotated[int, msgspec.Meta(ge=0, le=1)] | None = None
+    best_of: Annotated[int, msgspec.Meta(ge=1, le=1)] | None = None
+    suffix: None = None
+
+    def asked(self) -> list[GenerationRequest]:
+        """One request of the model type for each prompt."""
+        stated = {"max_tokens": 16} | self.sampling()  # as OpenAI's
+        stated |= {"echo": bool(self.echo), "logprobs": self.logprobs is not None}
+        prompts = self.prompt if _is_several(self.prompt) else [self.prompt]
+        if not 0 < len(prompts) <= _MAX_CHOICES:
+            raise InvalidInputError(f"prompt: expected 1 to {_MAX_CHOICES} prompts, got {len(prompts)}")
+        return [_converted(stated | {"prompt": prompt}) for prompt in prompts]
+
+
+class EmbeddingBody(EmbeddingRequest, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``POST /v1/embeddings``."""
+
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+    user: str | None = None
+
+
+class RerankBody(RerankRequest, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``POST /v1/rerank``, as Jina's and Cohere's."""
+
+    model: str | None = None
+
+
+async def read(exchange: Exchange, kind: type[Body]) -> Body:
+    """The body of a request; InvalidInputError names the field that is wrong."""
+    body = await exchange.body()
+    if len(body) > _LARGE:
+        return await asyncio.to_thread(_decoded, body, kind)
+    return _decoded(body, kind)
+
+
+def _decoded(body: bytes, kind: type[Body]) -> Body:
+    try:
+        return msgspec.convert(decode_object(body), kind)
+    except msgspec.ValidationError as error:
+        raise InvalidInputError(f"the body: {error}") from error
+
+
+def _converted(stated: dict[str, Any]) -> GenerationRequest:
+    try:
+        return msgspec.convert(stated, GenerationRequest)
+    except msgspec.ValidationError as error:
+        raise InvalidInputError(f"the body: {error}") from error
+
+
+def _is_several(prompt: str | list[Any]) -> bool:
+    return isinstance(prompt, list) and not (prompt and isinstance(prompt[0], int))

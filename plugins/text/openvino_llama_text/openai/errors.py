@@ -1,0 +1,80 @@
+"""Errors in OpenAI's shape: ``{"error": {"message", "type", "param", "code"}}``. The statuses are the server's own."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+from litestar import Request
+from litestar.response import Response
+from litestar.response.base import ASGIResponse
+
+from openvino_llama import InputTooLargeError, InvalidInputError, ModelNotFoundError
+from openvino_llama.web import headers_of, problem_of
+
+__all__ = ["answer_error", "error_body", "refuse"]
+
+_PATH = re.compile(r" - at `\$\.?([^`]*)`")
+_FIELD = re.compile(r"^([a-z_]+)(?:\[\d+\])?:|field `(\w+)`")
+
+
+class _Error(msgspec.Struct, frozen=True):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class _Body(msgspec.Struct, frozen=True):
+    error: _Error
+
+
+def error_body(error: Exception) -> bytes:
+    """The error as JSON."""
+    return _described(error)[1]
+
+
+def refuse(error: Exception) -> ASGIResponse:
+    """The answer to a request that failed."""
+    status, body = _described(error)
+    return ASGIResponse(body=body, status_code=status, media_type="application/json", headers=headers_of(error))
+
+
+def answer_error(_request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """The same for Litestar: what goes wrong before a route runs."""
+    status, body = _described(error)
+    return Response(body, status_code=status, media_type="application/json", headers=headers_of(error))
+
+
+def _described(error: Exception) -> tuple[int, bytes]:
+    problem = problem_of(error)
+    message = problem.detail or problem.title
+    described = _Error(message, _type(problem.status), _param(error, message), _code(error, message))
+    return problem.status, msgspec.json.encode(_Body(described))
+
+
+def _type(status: int) -> str:
+    if status >= 500:
+        return "server_error"
+    return {401: "authentication_error", 403: "permission_error"}.get(status, "invalid_request_error")
+
+
+def _param(error: Exception, message: str) -> str | None:
+    """The field that is wrong, as far as the message names it."""
+    if isinstance(error, ModelNotFoundError):
+        return "model"
+    if not isinstance(error, InvalidInputError):
+        return None
+    path, field = _PATH.search(message), _FIELD.search(message.removeprefix("the body: "))
+    if path and path[1]:
+        return path[1]
+    return next((each for each in field.groups() if each), None) if field else None
+
+
+def _code(error: Exception, message: str) -> str | None:
+    if isinstance(error, ModelNotFoundError):
+        return "model_not_found"
+    if isinstance(error, InvalidInputError | InputTooLargeError) and "tokens" in message and "model" in message:
+        return "context_length_exceeded"
+    return None

@@ -1,0 +1,53 @@
+"""``GET /v1/models``: the text models that serve."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+from litestar import get
+from litestar.di import NamedDependency
+from litestar.params import FromPath
+
+from openvino_llama import ModelNotFoundError
+from openvino_llama_text.openai.errors import answer_error
+
+__all__ = ["list_models", "show_model"]
+
+_STARTED = int(time.time())
+
+
+class _Model(msgspec.Struct, frozen=True):
+    id: str
+    task: str
+    """Not OpenAI's: what the model can be asked."""
+    object: str = "model"
+    created: int = _STARTED
+    owned_by: str = "openvino-llama"
+
+
+class _Models(msgspec.Struct, frozen=True):
+    data: list[_Model]
+    object: str = "list"
+
+
+@get("/v1/models", exception_handlers={Exception: answer_error})
+async def list_models(pipeline: NamedDependency[Any]) -> _Models:
+    """The text models that serve."""
+    return _Models(_serving(pipeline))
+
+
+@get("/v1/models/{name:path}", exception_handlers={Exception: answer_error})
+async def show_model(name: FromPath[str], pipeline: NamedDependency[Any]) -> _Model:
+    """One of them."""
+    wanted = name.removeprefix("/")
+    for model in _serving(pipeline):
+        if model.id == wanted:
+            return model
+    raise ModelNotFoundError(f"no text model {wanted!r} serves; GET /v1/models lists those that do")
+
+
+def _serving(pipeline: Any) -> list[_Model]:
+    models = (each for each in pipeline.models.all() if each.entry.type == "text" and each.config is not None)
+    return [_Model(each.name, each.entry.task) for each in models]

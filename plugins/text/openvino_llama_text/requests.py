@@ -1,0 +1,106 @@
+"""What a client asks of a generative model, and how it is read from a body. Knows nothing of tokens."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+from urllib.parse import parse_qs
+
+import msgspec
+
+from openvino_llama import InferenceRequest, InvalidInputError
+from openvino_llama_text.sampling import Sampling
+
+__all__ = ["FORM", "JSON", "PLAIN", "GenerationRequest", "Message", "TextParameters", "read_request"]
+
+JSON = "application/json"
+PLAIN = "text/plain"
+FORM = "application/x-www-form-urlencoded"
+
+_MAX_MESSAGES = 4096
+_MOST_FIELDS = 64
+
+Body = TypeVar("Body", bound=msgspec.Struct)
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One message of a chat."""
+
+    role: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    content: str
+    name: str | None = None
+
+
+class GenerationRequest(Sampling, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """The body of ``POST /infer/text`` for a model that generates."""
+
+    prompt: str | Annotated[list[Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]], msgspec.Meta(min_length=1)] | None = (
+        None
+    )
+    """The text to continue, or its token ids."""
+    messages: Annotated[list[Message], msgspec.Meta(min_length=1, max_length=_MAX_MESSAGES)] | None = None
+    """A chat to answer, by the model's chat template; in place of ``prompt``."""
+    template_variables: dict[str, Any] = {}  # noqa: RUF012 - a Struct's field
+    """What else the chat template is given: ``{"enable_thinking": false}``."""
+    echo: bool = False
+    """Whether the generated text begins with the prompt."""
+    return_token_ids: bool = False
+    """Whether the ids of the prompt and of what was generated are wanted."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("exactly one of prompt and messages must be given")
+        if self.echo and not isinstance(self.prompt, str):
+            raise ValueError("echo is for a prompt that is a text")
+
+
+class TextParameters(Sampling, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """What the query of ``POST /infer/text`` may state in place of the body."""
+
+    echo: bool = False
+    dimensions: int | None = None
+    truncate: bool = True
+
+
+def read_request(request: InferenceRequest, kind: type[Body]) -> Body:
+    """The request of that kind; InvalidInputError names the field that is wrong.
+
+    One that comes from another route has been read there. A plain text is the field that texts go into.
+    """
+    if isinstance(request.parameters, kind):
+        return request.parameters
+    stated = msgspec.to_builtins(request.parameters) if request.parameters is not None else {}
+    try:
+        if request.media_type == PLAIN:
+            return msgspec.convert({_text_field(kind): request.body.decode()} | stated, kind)
+        if request.media_type == FORM:
+            return msgspec.convert(_fields(request.body) | stated, kind, strict=False)
+        if stated:
+            return msgspec.convert(msgspec.json.decode(request.body, type=dict[str, Any]) | stated, kind)
+        return msgspec.json.decode(request.body, type=kind)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"the body: {_told(error)}") from error
+
+
+def _text_field(kind: type[msgspec.Struct]) -> str:
+    """The field that a plain text is: ``prompt``, ``input`` or ``query``."""
+    fields = kind.__struct_fields__
+    return next(name for name in ("prompt", "input", "query") if name in fields)
+
+
+def _told(error: BaseException) -> str:
+    """What is wrong; msgspec's own sentences are written for those who sent the message."""
+    if isinstance(error, msgspec.ValidationError):
+        return str(error)
+    return "it is nested too deep" if isinstance(error, RecursionError) else "expected a text, or JSON, in UTF-8"
+
+
+def _fields(body: bytes) -> dict[str, Any]:
+    """A form's fields; one that is given several times is a list."""
+    try:
+        given = parse_qs(
+            body.decode(), keep_blank_values=True, strict_parsing=True, max_num_fields=_MOST_FIELDS, errors="strict"
+        )
+    except ValueError as error:
+        raise InvalidInputError(f"the body: expected at most {_MOST_FIELDS} form fields in UTF-8") from error
+    return {name: values[0] if len(values) == 1 else values for name, values in given.items()}

@@ -1,0 +1,123 @@
+"""How tokens are chosen: the parameters of a request, in their ranges, and what holds where it states nothing.
+
+Names and ranges are those of the OpenAI API, and of vLLM for what that has not. Knows nothing of text or engines.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+import msgspec
+
+from openvino_llama import ConfigError, ModelConfig, per_model
+from openvino_llama_text.files import generation_defaults_of
+
+__all__ = ["MAX_STOPS", "Sampling", "defaults_of", "with_defaults"]
+
+MAX_STOPS = 16
+_MAX_STOP_LENGTH = 1024
+_MAX_GRAMMAR_BYTES = 64 << 10
+
+Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
+
+
+class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """None is what the model's own configuration says."""
+
+    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=1 << 24)] | None = None
+    """Most tokens to generate."""
+    min_tokens: Annotated[int, msgspec.Meta(ge=0, le=1 << 24)] = 0
+    """The end of the text is not chosen before so many."""
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=100)] | None = None
+    """0 takes the most probable token each time (greedy)."""
+    top_p: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
+    """Only the most probable tokens whose probabilities add up to this."""
+    top_k: Annotated[int, msgspec.Meta(ge=0, le=1 << 24)] | None = None
+    """Only so many of the most probable tokens; 0 is all."""
+    min_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    """Only tokens at least this probable, relative to the most probable one."""
+    repetition_penalty: Annotated[float, msgspec.Meta(gt=0, le=10)] | None = None
+    """Above 1, tokens that the text already has become less probable (Keskar et al., 2019, CTRL)."""
+    presence_penalty: Penalty = 0.0
+    frequency_penalty: Penalty = 0.0
+    stop: str | list[str] = []
+    """The text ends before any of these."""
+    stop_token_ids: Annotated[list[Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]], msgspec.Meta(max_length=64)] = []
+    """The text ends at any of these tokens."""
+    ignore_eos: bool = False
+    """Whether the model's own end of a text does not end it."""
+    seed: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)] | None = None
+    """The same request with the same seed gives the same text; None is another one each time."""
+    logprobs: bool = False
+    """Whether the logarithm of each token's probability is wanted."""
+    json_schema: dict[str, Any] | str | None = None
+    """The text is JSON of this schema."""
+    regex: str | None = None
+    """The text matches this regular expression."""
+    grammar: str | None = None
+    """The text is a sentence of this grammar, in EBNF as of XGrammar."""
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"{name} must be a number, not {value}")
+        _check_stops(self.stops)
+        _check_grammars(self)
+
+    @property
+    def stops(self) -> list[str]:
+        """Stop strings."""
+        return [self.stop] if isinstance(self.stop, str) else self.stop
+
+
+def _check_stops(stops: list[str]) -> None:
+    if len(stops) > MAX_STOPS:
+        raise ValueError(f"stop has at most {MAX_STOPS} strings, not {len(stops)}")
+    for index, stop in enumerate(stops):
+        if not 0 < len(stop) <= _MAX_STOP_LENGTH:
+            raise ValueError(f"stop[{index}] has 1 to {_MAX_STOP_LENGTH} characters, not {len(stop)}")
+
+
+def _check_grammars(sampling: Sampling) -> None:
+    given = {name: getattr(sampling, name) for name in ("json_schema", "regex", "grammar")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if len(given) > 1:
+        raise ValueError(f"at most one of json_schema, regex and grammar may be given, not {' and '.join(given)}")
+    for name, value in given.items():
+        size = len(value) if isinstance(value, str) else len(msgspec.json.encode(value))
+        if not 0 < size <= _MAX_GRAMMAR_BYTES:
+            raise ValueError(f"{name} has 1 to {_MAX_GRAMMAR_BYTES} bytes, not {size}")
+
+
+@per_model
+def defaults_of(config: ModelConfig) -> Sampling:
+    """What the model's files say, and over it what the registry says."""
+    stated = generation_defaults_of(config)
+    temperature = stated.temperature if stated.do_sample is not False else 0.0
+    found = {
+        "temperature": temperature,
+        "top_p": stated.top_p,
+        "top_k": stated.top_k,
+        "min_p": stated.min_p,
+        "repetition_penalty": stated.repetition_penalty,
+        "max_tokens": stated.max_new_tokens,
+    }
+    known = {name: value for name, value in found.items() if value is not None}
+    try:
+        return msgspec.convert(known | config.config.generation, Sampling)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"model {config.name!r}, the defaults of its generation: {error}") from error
+
+
+def with_defaults(asked: Sampling, defaults: Sampling) -> Sampling:
+    """What a request asks, and the defaults where it says nothing."""
+    return msgspec.structs.replace(
+        asked,
+        **{
+            name: getattr(defaults, name)
+            for name, default in zip(Sampling.__struct_fields__, Sampling.__struct_defaults__, strict=True)
+            if getattr(asked, name) == default
+        },
+    )
