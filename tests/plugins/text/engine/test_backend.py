@@ -112,7 +112,7 @@ def test_the_context_window_ends_a_sequence(smollm2: Path) -> None:
 
 def test_a_small_cache_is_shared(smollm2: Path) -> None:
     """Sequences that fit one by one, but not together, all come to their end, with the tokens that they have alone."""
-    graph = EngineBackend().open(config(smollm2, context=4096, kv_cache_mib=4, max_num_batched_tokens=64), None)
+    graph = EngineBackend().open(config(smollm2, context=4096, kv_cache_mib=13, max_num_batched_tokens=64), None)
     try:
         ready = graph.process.ready
         assert ready
