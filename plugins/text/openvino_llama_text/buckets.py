@@ -39,9 +39,10 @@ def bucket(length: int, most: int) -> int:
 def split(config: ModelConfig, encodings: Sequence[Encoding], finish: Finish) -> Preprocessed | list[Preprocessed]:
     """The inferences for these texts; ``gather`` hands ``finish`` what came of them."""
     gathered = _Gathered(len(encodings), finish)
-    groups = _groups([len(each.ids) for each in encodings], _rows(config), max_length_of(config))
+    lengths = _padded_lengths(config, encodings)
     parts = [
-        Preprocessed(_tensors(config, [encodings[each] for each in texts]), _Part(gathered, texts)) for texts in groups
+        Preprocessed(_tensors(config, [encodings[each] for each in texts], lengths[texts[-1]]), _Part(gathered, texts))
+        for texts in _groups(lengths, _rows(config))
     ]
     return parts[0] if len(parts) == 1 else parts
 
@@ -83,19 +84,25 @@ class _Part:
         return len(self.texts) == len(self.gathered.rows)
 
 
-def _groups(lengths: Sequence[int], rows: int, most: int) -> list[list[int]]:
+def _padded_lengths(config: ModelConfig, encodings: Sequence[Encoding]) -> list[int]:
+    """What each text is padded to if none is put beside it."""
+    fixed, most = config.input_specs()[0].shape[1], max_length_of(config)
+    return [bucket(len(each.ids), most) if fixed == DYNAMIC else fixed for each in encodings]
+
+
+def _groups(lengths: Sequence[int], rows: int) -> list[list[int]]:
     """Numbers of texts that go into one inference, at most ``rows`` of them, so that all together cost the least.
 
     Sorted by length, the cheapest way to part the first texts is that to part some less of them, and one group more.
+    In a group, the longest text is the last.
     """
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     costs, begins = [0], [0]
     for end, text in enumerate(order, 1):
-        padded = bucket(lengths[text], most)
-        choices = [
-            (costs[begin] + _INFERENCE + (end - begin) * padded, begin) for begin in range(max(0, end - rows), end)
-        ]
-        cost, begin = min(choices)
+        cost, begin = min(
+            (costs[begin] + _INFERENCE + (end - begin) * lengths[text], begin)
+            for begin in range(max(0, end - rows), end)
+        )
         costs.append(cost)
         begins.append(begin)
     groups, end = [], len(order)
@@ -110,10 +117,7 @@ def _rows(config: ModelConfig) -> int:
     return config.batching.max_batch_size or 1 if fixed == DYNAMIC else fixed
 
 
-def _tensors(config: ModelConfig, encodings: list[Encoding]) -> dict[str, NDArray[Any]]:
-    rows, length = config.input_specs()[0].shape
-    if length == DYNAMIC:
-        length = bucket(max(len(each.ids) for each in encodings), max_length_of(config))
-    padding = max(0, rows - len(encodings))  # a model of a fixed number of rows takes the last text again
+def _tensors(config: ModelConfig, encodings: list[Encoding], length: int) -> dict[str, NDArray[Any]]:
+    padding = max(0, config.input_specs()[0].shape[0] - len(encodings))  # fixed rows: the last text stands in them
     pad_id = find_tokenizer(config).special.pad or 0
     return model_inputs(config.input_specs(), encodings + encodings[-1:] * padding, length=length, pad_id=pad_id)

@@ -13,7 +13,7 @@ from openvino_llama import DYNAMIC, ConfigError, InferenceRequest, ModelConfig, 
 from openvino_llama_text.buckets import split
 from openvino_llama_text.files import facts_of
 from openvino_llama_text.requests import read_request
-from openvino_llama_text.texts import Input, encode_texts, listed, max_length_of
+from openvino_llama_text.texts import Input, encode_texts, named
 
 __all__ = ["Classification", "ClassificationRequest", "labels_of", "preprocess", "validate"]
 
@@ -61,13 +61,12 @@ def labels_of(config: ModelConfig) -> Sequence[str]:
 def validate(config: ModelConfig) -> None:
     """Raise ConfigError if the model's classes cannot be named."""
     labels_of(config)
-    max_length_of(config)
 
 
 def preprocess(config: ModelConfig, request: InferenceRequest) -> Preprocessed | list[Preprocessed]:
     """The inferences for a request's texts. The answer to one is a list of classes; to a list, a list of those."""
     asked = read_request(request, ClassificationRequest)
-    encodings, _ = encode_texts(config, listed(asked.input), truncate=asked.truncate)
+    encodings, _ = encode_texts(config, named("input", asked.input), truncate=asked.truncate)
     labels = labels_of(config)
 
     def finish(scores: NDArray[np.float32]) -> Any:

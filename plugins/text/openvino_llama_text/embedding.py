@@ -12,7 +12,7 @@ from openvino_llama import ConfigError, InferenceRequest, InvalidInputError, Mod
 from openvino_llama_text.buckets import split
 from openvino_llama_text.files import facts_of
 from openvino_llama_text.requests import read_request
-from openvino_llama_text.texts import Input, encode_texts, listed, max_length_of
+from openvino_llama_text.texts import Input, encode_texts, named
 
 __all__ = ["EmbeddingRequest", "EmbeddingResult", "Embeddings", "normalized", "normalizes", "preprocess", "validate"]
 
@@ -68,14 +68,13 @@ def validate(config: ModelConfig) -> None:
     spec = config.output_specs()[0]
     if len(spec.shape) != 2:
         raise ConfigError(f"model {config.name!r}: expected an output (texts, dimensions), got {list(spec.shape)}")
-    max_length_of(config)
 
 
 def preprocess(config: ModelConfig, request: InferenceRequest) -> Preprocessed | list[Preprocessed]:
     """The inferences for a request's texts."""
     asked = read_request(request, EmbeddingRequest)
     _check_dimensions(config, asked.dimensions)
-    encodings, truncated = encode_texts(config, listed(asked.input), truncate=asked.truncate)
+    encodings, truncated = encode_texts(config, named("input", asked.input), truncate=asked.truncate)
     tokens = sum(len(each.ids) for each in encodings)
     is_body = asked is not request.parameters
 

@@ -18,7 +18,7 @@ from openvino_llama import ConfigError, InferenceRequest, InvalidInputError, Mod
 from openvino_llama_text.buckets import split
 from openvino_llama_text.embedding import normalized
 from openvino_llama_text.requests import read_request
-from openvino_llama_text.texts import MOST_TEXTS, check_text, encode_pairs, encode_texts, max_length_of
+from openvino_llama_text.texts import MOST_TEXTS, encode_pairs, encode_texts, named
 
 __all__ = ["Document", "Ranked", "Ranking", "RerankRequest", "preprocess", "validate"]
 
@@ -67,34 +67,23 @@ def validate(config: ModelConfig) -> None:
         raise ConfigError(
             f"model {config.name!r}: expected an output (texts, 1) or vectors, got {output.name} {list(output.shape)}"
         )
-    max_length_of(config)
 
 
 def preprocess(config: ModelConfig, request: InferenceRequest) -> Preprocessed | list[Preprocessed]:
     """The inferences for a request's documents."""
     asked = read_request(request, RerankRequest)
-    texts = _texts(asked)
+    documents = [each if isinstance(each, str) else each.text for each in asked.documents]
+    texts = {"query": asked.query} | named("documents", documents)
     crosses = _crosses(config)
-    if crosses:
-        encodings = encode_pairs(config, asked.query, texts)
-    else:
-        encodings, _ = encode_texts(config, [asked.query, *texts], truncate=True)
+    encodings = encode_pairs(config, texts) if crosses else encode_texts(config, texts, truncate=True)[0]
     tokens = sum(len(each.ids) for each in encodings)
     is_body = asked is not request.parameters
 
     def finish(rows: NDArray[np.float32]) -> Any:
-        results = _ranked(asked, texts, rows[:, 0] if crosses else _cosines(rows))
+        results = _ranked(asked, documents, rows[:, 0] if crosses else _cosines(rows))
         return results if is_body else Ranking(results, tokens)
 
     return split(config, encodings, finish)
-
-
-def _texts(asked: RerankRequest) -> list[str]:
-    check_text(asked.query, "query")
-    texts = [each if isinstance(each, str) else each.text for each in asked.documents]
-    for index, text in enumerate(texts):
-        check_text(text, f"documents[{index}]")
-    return texts
 
 
 def _crosses(config: ModelConfig) -> bool:
@@ -114,9 +103,9 @@ def _cosines(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return cosines
 
 
-def _ranked(asked: RerankRequest, texts: Sequence[str], scores: NDArray[np.float32]) -> list[Ranked]:
+def _ranked(asked: RerankRequest, documents: Sequence[str], scores: NDArray[np.float32]) -> list[Ranked]:
     best = np.argsort(-scores, kind="stable")[: asked.top_n].tolist()
     return [
-        Ranked(each, round(float(scores[each]), 6), Document(texts[each]) if asked.return_documents else None)
+        Ranked(each, round(float(scores[each]), 6), Document(documents[each]) if asked.return_documents else None)
         for each in best
     ]

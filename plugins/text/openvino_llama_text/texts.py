@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import msgspec
@@ -11,7 +11,7 @@ from openvino_llama import DYNAMIC, InvalidInputError, ModelConfig, per_model
 from openvino_llama_text.files import facts_of
 from openvino_llama_text.tokenizers import Encoding, find_tokenizer
 
-__all__ = ["MOST_TEXTS", "Input", "Texts", "check_text", "encode_pairs", "encode_texts", "listed", "max_length_of"]
+__all__ = ["MOST_TEXTS", "Input", "Texts", "encode_pairs", "encode_texts", "max_length_of", "named"]
 
 MOST_TEXTS = 2048
 
@@ -22,23 +22,11 @@ _PADDED_POSITIONS = frozenset({"camembert", "data2vec-text", "longformer", "mpne
 """Models whose positions begin after that of padding: they have fewer than they state."""
 
 
-def listed(given: Input) -> Sequence[str]:
-    """The texts; InvalidInputError names one that is no text."""
-    texts = [given] if isinstance(given, str) else given
-    for index, text in enumerate(texts):
-        check_text(text, "input" if isinstance(given, str) else f"input[{index}]")
-    return texts
-
-
-def check_text(text: str, where: str) -> None:
-    """Raise InvalidInputError for NUL characters and lone surrogates, which tokenizers take each in its own way."""
-    if "\0" in text:
-        raise InvalidInputError(f"{where}: a NUL character stands at character {text.index(chr(0))}")
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise InvalidInputError(f"{where}: a lone surrogate stands at character {error.start}") from error
+def named(field: str, given: str | Sequence[str]) -> dict[str, str]:
+    """Texts by their places in the request: ``input``, or ``input[0]``, ``input[1]``..."""
+    if isinstance(given, str):
+        return {field: given}
+    return {f"{field}[{index}]": text for index, text in enumerate(given)}
 
 
 @per_model
@@ -54,28 +42,43 @@ def max_length_of(config: ModelConfig) -> int:
     return min(known)
 
 
-def encode_texts(config: ModelConfig, texts: Sequence[str], *, truncate: bool) -> tuple[list[Encoding], list[int]]:
-    """The texts' tokens, and which of the texts were too long.
+def encode_texts(config: ModelConfig, texts: Mapping[str, str], *, truncate: bool) -> tuple[list[Encoding], list[int]]:
+    """The tokens of texts by their places, and which of the texts, counted from 0, were too long.
 
-    InvalidInputError if those are not to be truncated, or if a text has no tokens at all.
+    InvalidInputError names a text that is none, that has no tokens, or, if it is not to be truncated, too many.
     """
     tokenizer, most = find_tokenizer(config), max_length_of(config)
-    encodings = tokenizer.encode_batch(texts, most + 1)
-    truncated = [index for index, each in enumerate(encodings) if len(each.ids) > most]
-    if truncated and not truncate:
-        where = "input" if len(texts) == 1 else f"input[{truncated[0]}]"
-        raise InvalidInputError(f"{where}: the text has more than the {most} tokens that the model takes")
+    _check(texts)
+    encodings = tokenizer.encode_batch(list(texts.values()), most + 1)
+    truncated = []
+    for index, (place, each) in enumerate(zip(texts, encodings, strict=True)):
+        if not each.ids:
+            raise InvalidInputError(f"{place}: the text has no tokens")
+        if len(each.ids) > most:
+            if not truncate:
+                raise InvalidInputError(f"{place}: the text has more than the {most} tokens that the model takes")
+            truncated.append(index)
     for index in truncated:
         encodings[index] = _shortened(encodings[index], len(tokenizer.template.after))
-    for index, each in enumerate(encodings):
-        if not each.ids:
-            raise InvalidInputError(f"input[{index}]: the text has no tokens")
     return encodings, truncated
 
 
-def encode_pairs(config: ModelConfig, first: str, seconds: Sequence[str]) -> list[Encoding]:
-    """The tokens of one text with each of others; of two that are too long together, the longer one is truncated."""
+def encode_pairs(config: ModelConfig, texts: Mapping[str, str]) -> list[Encoding]:
+    """The tokens of the first text with each of the others; of two that are too long, the longer one is truncated."""
+    _check(texts)
+    first, *seconds = texts.values()
     return find_tokenizer(config).encode_batch([first] * len(seconds), max_length_of(config), seconds)
+
+
+def _check(texts: Mapping[str, str]) -> None:
+    """Raise InvalidInputError for NUL characters and lone surrogates, which tokenizers take each in its own way."""
+    for place, text in texts.items():
+        if "\0" in text:
+            raise InvalidInputError(f"{place}: a NUL character stands at character {text.index(chr(0))}")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidInputError(f"{place}: a lone surrogate stands at character {error.start}") from error
 
 
 def _shortened(encoding: Encoding, after: int) -> Encoding:

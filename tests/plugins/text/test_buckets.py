@@ -95,6 +95,14 @@ def test_texts_of_near_lengths_share_an_inference(config: ModelConfig) -> None:
     assert [part.tensors["input_ids"].shape for part in parts(config, 10, 20, 30, 40)] == [(4, 48)]
 
 
+def test_a_fixed_length_is_the_only_one(bench: Bench) -> None:
+    """Where all texts are padded alike, there are as few inferences as there can be."""
+    config = bench.config(
+        bench.load(encoder("last_hidden_state", shape=(-1, 200)), batching=Batching(max_batch_size=4))
+    )
+    assert [part.tensors["input_ids"].shape for part in parts(config, 5, 190, 6, 7, 100)] == [(4, 200), (1, 200)]
+
+
 def test_a_fixed_shape_is_filled(bench: Bench) -> None:
     """A model of fixed rows and length gets exactly those; what fills the rows is in no answer."""
     config = bench.config(bench.load(encoder("last_hidden_state", shape=(4, 24))))

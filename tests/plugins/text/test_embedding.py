@@ -123,6 +123,13 @@ def test_the_least_of_all_limits_holds(bench: Bench) -> None:
     assert bench.ask(fixed, {"input": [LONG, "the cat"]}).tokens == 44
 
 
+def test_there_must_be_room_for_a_text(bench: Bench) -> None:
+    """A limit that special tokens use up is refused when the model is loaded."""
+    assert bench.ask(bench.load(encoder("last_hidden_state"), limits=Limits(max_sequence_length=3)), {"input": LONG})
+    with pytest.raises(ConfigError, match="at most 2 tokens, and 2 of them are special"):
+        bench.load(encoder("last_hidden_state"), limits=Limits(max_sequence_length=2))
+
+
 def test_positions_that_padding_takes_are_no_room(bench: Bench) -> None:
     """RoBERTa begins to count after the id of padding: its last two positions are none."""
     bench.write("config.json", {"model_type": "roberta", "max_position_embeddings": 66, "pad_token_id": 1})

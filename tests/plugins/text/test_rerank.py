@@ -107,6 +107,17 @@ def test_an_embedding_model_reranks_by_cosines(bench: Bench, task: str, normaliz
     assert np.allclose([each.relevance_score for each in found], np.sort(cosines)[::-1], atol=1e-5)
 
 
+def test_an_empty_text_is_named(bench: Bench) -> None:
+    """Where no special tokens stand around it, it has no vector, be it the query or a document."""
+    bench.load(encoder("last_hidden_state"))
+    described = msgspec.json.decode((bench.folder / "tokenizer.json").read_bytes())
+    (bench.folder / "tokenizer.json").write_bytes(msgspec.json.encode(described | {"post_processor": None}))
+    model = bench.open("model.xml")
+    for query, documents, place in [("", ["a"], "query"), ("a", ["a", ""], r"documents\[1\]")]:
+        with pytest.raises(InvalidInputError, match=f"{place}: the text has no tokens"):
+            bench.ask(model, RerankRequest(query, documents))
+
+
 def test_a_classifier_of_several_classes_does_not(bench: Bench) -> None:
     """It can say nothing of two texts, neither when it is loaded for that nor when it is asked."""
     with pytest.raises(ConfigError, match=r"expected an output \(texts, 1\) or vectors"):
