@@ -6,40 +6,11 @@ import random
 
 __all__ = ["prompts", "texts"]
 
-_WORDS = [
-    "time",
-    "people",
-    "water",
-    "light",
-    "house",
-    "river",
-    "music",
-    "paper",
-    "stone",
-    "green",
-    "winter",
-    "city",
-    "train",
-    "garden",
-    "window",
-    "mountain",
-    "letter",
-    "story",
-    "market",
-    "bridge",
-    "silver",
-    "morning",
-    "summer",
-    "table",
-    "forest",
-    "engine",
-    "number",
-    "planet",
-    "history",
-    "kitchen",
-    "island",
-    "feather",
-]
+_WORDS = (
+    "time", "people", "water", "light", "house", "river", "music", "paper", "stone", "green", "winter", "city",
+    "train", "garden", "window", "mountain", "letter", "story", "market", "bridge", "silver", "morning", "summer",
+    "table", "forest", "engine", "number", "planet", "history", "kitchen", "island", "feather",
+)  # fmt: skip
 
 
 def prompts(count: int, seed: int, words: int = 24) -> list[str]:

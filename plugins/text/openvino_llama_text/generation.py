@@ -226,4 +226,6 @@ def _default_most(asked: GenerationRequest, room: int | None) -> int:
 
 def _engine_parameters(sampling: Sampling) -> bytes:
     stated = {name: getattr(sampling, name) for name in Sampling.__struct_fields__ if name not in _NOT_FOR_ENGINE}
+    if isinstance(sampling.json_schema, dict):
+        stated["json_schema"] = msgspec.json.encode(sampling.json_schema).decode()
     return msgspec.json.encode({name: value for name, value in stated.items() if value is not None})
