@@ -164,6 +164,8 @@ def _read(number: int, sequence: _Sequence) -> Output | None:
             if sequence.logprobs:
                 logprobs += part.generated_log_probs
             finish = part.finish_reason
+        if status == _RUNNING:
+            break  # a step gives one part; asking again costs as much as reading
     if status == _RUNNING:
         return Output(number, tokens, logprobs) if tokens else None
     if status == _IGNORED:
