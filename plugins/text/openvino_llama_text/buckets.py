@@ -26,6 +26,9 @@ _STEP = 16
 _INFERENCE = 48
 """What an inference costs beside its tokens, in tokens: measured with MiniLM on a CPU."""
 
+_MOST_ROWS = 64
+"""Further ones gain nothing, and the work of finding the groups grows with them."""
+
 
 def bucket(length: int, most: int) -> int:
     """The length that a text of ``length`` tokens is padded to: a multiple of 16, of 32 from 256 on, of 64 from 512...
@@ -113,8 +116,9 @@ def _groups(lengths: Sequence[int], rows: int) -> list[list[int]]:
 
 
 def _rows(config: ModelConfig) -> int:
+    """Most rows of an inference. The runner puts together again what is alike."""
     fixed = config.input_specs()[0].shape[0]
-    return config.batching.max_batch_size or 1 if fixed == DYNAMIC else fixed
+    return min(config.batching.max_batch_size or 1, _MOST_ROWS) if fixed == DYNAMIC else fixed
 
 
 def _tensors(config: ModelConfig, encodings: list[Encoding], length: int) -> dict[str, NDArray[Any]]:

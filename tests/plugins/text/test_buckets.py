@@ -95,6 +95,12 @@ def test_texts_of_near_lengths_share_an_inference(config: ModelConfig) -> None:
     assert [part.tensors["input_ids"].shape for part in parts(config, 10, 20, 30, 40)] == [(4, 48)]
 
 
+def test_an_inference_has_64_rows_at_most(bench: Bench) -> None:
+    """Whatever max_batch_size says: the runner may put several into one."""
+    config = bench.config(bench.load(encoder("last_hidden_state"), batching=Batching(max_batch_size=1000)))
+    assert sorted(len(part.tensors["input_ids"]) for part in parts(config, *[9] * 130)) == [2, 64, 64]
+
+
 def test_a_fixed_length_is_the_only_one(bench: Bench) -> None:
     """Where all texts are padded alike, there are as few inferences as there can be."""
     config = bench.config(
