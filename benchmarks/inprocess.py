@@ -19,7 +19,7 @@ import openvino as ov
 
 from openvino_llama.backends.openvino import OpenVINOBackend, OpenVINOGraph
 from openvino_llama.config import ModelConfig, typed_config
-from openvino_llama.hookspecs import InferenceRequest
+from openvino_llama.hookspecs import InferenceRequest, Preprocessed
 from openvino_llama.pipeline import read_parameters
 from openvino_llama.plugins import Plugins, load_plugins
 from openvino_llama.registry import locate, read_registry
@@ -56,10 +56,13 @@ def throughput(registry: Path, name: str, request: InferenceRequest, threads: in
     def work(number: int) -> None:
         infer = graph.compiled.create_infer_request()
         while time.perf_counter() < until:
-            tensors = hooks.preprocess(config=config, request=request).tensors
-            for index, spec in enumerate(config.inputs):
-                infer.get_input_tensor(index).data[...] = tensors[spec.name]
-            infer.infer(share_outputs=True)
+            prepared = hooks.preprocess(config=config, request=request)
+            for part in [prepared] if isinstance(prepared, Preprocessed) else prepared:
+                for index, spec in enumerate(config.inputs):
+                    tensor, array = infer.get_input_tensor(index), part.tensors[spec.name]
+                    tensor.shape = array.shape
+                    tensor.data[...] = array
+                infer.infer(share_outputs=True)
             counts[number] += 1
 
     started = time.perf_counter()

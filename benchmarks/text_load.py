@@ -12,6 +12,7 @@ import json
 import statistics
 import sys
 import time
+from functools import partial
 from urllib.parse import urlsplit
 
 from benchmarks.text_prompts import prompts
@@ -54,15 +55,12 @@ async def measure(address: str, model: str, streams: int, tokens: int, seed: int
     """Read so many streams at once; the seconds that took, and those to each first event."""
     parts = urlsplit(address)
     assert parts.hostname in ("127.0.0.1", "::1", "localhost"), "loads this machine only"
+    assert parts.port
     loop = asyncio.get_running_loop()
     started = time.perf_counter()
+    requests = [_request(parts.netloc, model, prompt, tokens) for prompt in prompts(streams, seed)]
     made = await asyncio.gather(
-        *(
-            loop.create_connection(
-                lambda prompt=prompt: Stream(_request(parts.netloc, model, prompt, tokens)), parts.hostname, parts.port
-            )  # type: ignore[misc]
-            for prompt in prompts(streams, seed)
-        )
+        *(loop.create_connection(partial(Stream, each), parts.hostname, parts.port) for each in requests)
     )
     await asyncio.gather(*(stream.done for _, stream in made))
     spent = time.perf_counter() - started

@@ -38,7 +38,8 @@ class Vision(litserve.LitAPI):  # type: ignore[misc]
     def predict(self, body: bytes) -> Any:
         """Preprocess, infer, postprocess."""
         wanted = InferenceRequest(body, "image/jpeg", self.parameters)
-        prepared: Preprocessed = self.hooks.preprocess(config=self.config, request=wanted)
+        prepared = self.hooks.preprocess(config=self.config, request=wanted)
+        assert isinstance(prepared, Preprocessed)
         for index, spec in enumerate(self.config.inputs):
             self.request.get_input_tensor(index).data[...] = prepared.tensors[spec.name]
         results = self.request.infer(share_outputs=True)
