@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import subprocess
 import sys
 import threading
@@ -74,6 +73,8 @@ class GrammarChecker:
 
     def _try(self, check: Check) -> str:
         """What is wrong with a form; empty if nothing is."""
+        if self._child and self._child.poll() is not None:
+            self._end()  # it died while it had nothing to do: that is no form's fault
         child = self._child or self._start()
         assert child.stdin is not None  # noqa: S101 - these are pipes
         assert child.stdout is not None  # noqa: S101
@@ -95,7 +96,6 @@ class GrammarChecker:
             "-P",
             "-m",
             "openvino_llama_text.engine.grammar_child",
-            str(os.getpid()),
             self._model,
         ]
         self._child = child = subprocess.Popen(  # noqa: S603 - our own interpreter and module

@@ -6,6 +6,7 @@ with equal logits; its tokenizer is the real one. Knows nothing of time: who ask
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -18,12 +19,13 @@ from openvino import opset13 as ops
 
 from openvino_llama_text.engine.frames import Check, Checked, Frames, write_frame
 from openvino_llama_text.engine.generation import ir_path, vocabulary
-from openvino_llama_text.engine.orphan import bind_to_parent, take_pipes
+from openvino_llama_text.engine.orphan import take_pipes
 
 __all__ = ["main"]
 
 _MEMORY = 1 << 30
 """What compiling may take beside what this process has when it is ready, in bytes."""
+_SECONDS = 60
 _PROBLEMS = {
     "json_schema": "is not a JSON schema whose form can be enforced",
     "regex": "is not a regular expression that can be enforced",
@@ -31,9 +33,8 @@ _PROBLEMS = {
 }
 
 
-def main(parent: int, model: str) -> int:
+def main(model: str) -> int:
     """Answer Checks until the pipe ends."""
-    bind_to_parent(parent)
     commands, events = take_pipes()
     try:
         pipeline = _pipeline(model)
@@ -46,7 +47,11 @@ def main(parent: int, model: str) -> int:
     write_frame(events, Checked(""))
     frames: Frames[Check] = Frames(commands, Check)
     while (check := frames.read()) is not None:
-        write_frame(events, Checked(_problem(pipeline, check)))
+        _limit_time()
+        problem = _problem(pipeline, check)
+        if sys.platform != "win32":
+            signal.alarm(0)
+        write_frame(events, Checked(problem))
     return 0
 
 
@@ -93,6 +98,12 @@ def _parameter(name: str, rank: int, kind: type) -> Any:
     return parameter
 
 
+def _limit_time() -> None:
+    """Die some time after this form, if nobody is left to kill us: the server may have ended meanwhile."""
+    if sys.platform != "win32":
+        signal.alarm(_SECONDS)
+
+
 def _limit_memory() -> None:
     if sys.platform == "linux":
         import resource
@@ -103,4 +114,4 @@ def _limit_memory() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), sys.argv[2]))
+    sys.exit(main(sys.argv[1]))
