@@ -193,7 +193,7 @@ class Runner:
             if job.deadline.is_over():
                 raise _over(job.deadline, "in the queue")
             ready = isinstance(job, Part) or self._become_tensors(job)
-        return ready
+        return ready  # noqa: RET504 - False where the body raised
 
     def _become_tensors(self, job: Job) -> bool:
         """Whether the job has tensors of its own now; if not, its parts have."""
@@ -312,6 +312,8 @@ class Runner:
                 flow.pass_on(chunk)
                 if chunk.last:
                     return
+                if job.deadline.is_over():  # cancelled: quick models would give some more until the next tick
+                    raise _over(job.deadline, "between two outputs")
                 outputs = guest.next(job.deadline)
         finally:
             if not isinstance(outputs, StreamEnd):
