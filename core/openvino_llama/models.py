@@ -339,18 +339,17 @@ class Models:
         return msgspec.structs.replace(config, batching=batching, limits=limits, isolation=isolation)
 
     def _make_guest(self, module: GuestModule, graph: Graph, config: ModelConfig, model_type: ModelType) -> Guest:
-        # Only the built-in guest is known to leave its inputs alone during compute.
-        borrow = module is self._built_in
+        # Only the built-in guest is known to leave its inputs alone during compute, and to do little between outputs.
+        known = module is self._built_in
         nn = WasiNN(
             {config.name: graph},
             self._backends[-1].load,
             self._sandbox.watchdog,
             handles=config.limits.handles,
-            borrow=borrow,
+            borrow=known,
         )
-        return Guest(
-            self._sandbox.instantiate(module, nn, config.limits), config, streaming=config.task in model_type.streaming
-        )
+        instance = self._sandbox.instantiate(module, nn, config.limits)
+        return Guest(instance, config, streaming=config.task in model_type.streaming, quick=known)
 
 
 @contextmanager

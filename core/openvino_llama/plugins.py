@@ -69,7 +69,8 @@ class ModelHooks:
 
     def __init__(self, manager: pluggy.PluginManager, owner: Any) -> None:
         def bound(hook: str) -> Any:
-            return manager.subset_hook_caller(hook, _excluded(manager, hook, owner))
+            excluded = _excluded(manager, hook, owner)
+            return _direct(manager, hook, excluded) or manager.subset_hook_caller(hook, excluded)
 
         self.prepare_model: Callable[..., ov.Model | None] = bound("prepare_model")
         self.validate_model: Callable[..., None] = bound("validate_model")
@@ -82,6 +83,19 @@ def _excluded(manager: pluggy.PluginManager, hook: str, owner: Any) -> list[Any]
     """Plugins that are not the owner and whose implementation of the hook is not a wrapper."""
     implementations = getattr(manager.hook, hook).get_hookimpls()
     return [each.plugin for each in implementations if each.plugin is not owner and not _wraps(each)]
+
+
+def _direct(manager: pluggy.PluginManager, hook: str, excluded: Sequence[Any]) -> Callable[..., Any] | None:
+    """The hook's only implementation; None if there are wrappers, or none. It is called for each token of a stream."""
+    left = [each for each in getattr(manager.hook, hook).get_hookimpls() if each.plugin not in excluded]
+    if len(left) != 1 or _wraps(left[0]):
+        return None
+    function, names = left[0].function, left[0].argnames
+
+    def call(**arguments: Any) -> Any:
+        return function(*[arguments[name] for name in names])
+
+    return call
 
 
 def _wraps(implementation: pluggy.HookImpl) -> bool:

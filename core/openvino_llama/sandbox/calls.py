@@ -61,13 +61,18 @@ class CallingConvention(Protocol):
         """Define a host function of so many i32 parameters and one i32 result, for all stores of the linker."""
 
     def export(
-        self, store: wasmtime.Store, function: wasmtime.Func, parameters: int, results: int
+        self, store: wasmtime.Store, function: wasmtime.Func, parameters: int, results: int, *, quick: bool = False
     ) -> Callable[..., int]:
         """A callable for a guest's function of so many i32 parameters and 0 or 1 i32 results.
 
         It gives the result, signed; 0 if the function has none. Its type must have been checked. It raises
-        GuestTrapError, GuestInterruptedError or GuestExitError. Only the store's own thread may call it.
+        GuestTrapError, GuestInterruptedError or GuestExitError. Only the store's own thread may call it. ``quick`` is
+        for functions that are known to do next to nothing themselves: the GIL is then kept, but for what host
+        functions do with it, since each time that it is given away many threads fight for it.
         """
+
+    def set_deadline(self, store: wasmtime.Store, epochs: int) -> None:
+        """So many epochs from now, the store's guest is asked or stopped."""
 
     def watch(self, store: wasmtime.Store, goes_on: GoesOn) -> None:
         """Have the guests of a new store asked at each epoch whether they may go on, where wasmtime offers it."""
@@ -93,6 +98,8 @@ class BoxedCalls:
         function: wasmtime.Func,
         parameters: int,  # noqa: ARG002 - wasmtime looks the type up at every call
         results: int,  # noqa: ARG002
+        *,
+        quick: bool = False,  # noqa: ARG002
     ) -> Callable[..., int]:
         """Through ``Func.__call__``."""
 
@@ -101,6 +108,10 @@ class BoxedCalls:
                 return function(store, *[_signed(argument) for argument in arguments]) or 0
 
         return call
+
+    def set_deadline(self, store: wasmtime.Store, epochs: int) -> None:
+        """Through the store."""
+        store.set_epoch_deadline(epochs)
 
     def watch(self, store: wasmtime.Store, goes_on: GoesOn) -> None:
         """The public API has no callback: a deadline is fixed when the call begins."""
@@ -117,10 +128,19 @@ class RawCalls:
         from wasmtime import _bindings
 
         self._c: Any = _bindings
+        self._invoke = _bindings._wasmtime_func_call_unchecked  # noqa: SLF001
+        self._invoke_quickly = self._keeping_gil(self._invoke)
+        self._set_deadline = self._keeping_gil(_bindings._wasmtime_context_set_epoch_deadline)  # noqa: SLF001
         # wasmtime keeps the pointers for as long as a linker lives: these must never be collected.
         self._callbacks: list[Any] = []
         self._watches: dict[GoesOn, Any] = {}
         self._no_finalizer = ctypes.CFUNCTYPE(None, ctypes.c_void_p)()
+
+    def _keeping_gil(self, function: Any) -> Any:
+        """The same function of wasmtime's library, called without giving the GIL away."""
+        twin = getattr(ctypes.PyDLL(None, handle=self._c.dll._handle), function.__name__)  # noqa: SLF001
+        twin.argtypes, twin.restype = function.argtypes, function.restype
+        return twin
 
     def define(self, linker: wasmtime.Linker, module: str, name: str, parameters: int, function: HostFunction) -> None:
         """Through ``wasmtime_linker_define_func_unchecked``."""
@@ -143,13 +163,14 @@ class RawCalls:
             raise wasmtime.WasmtimeError._from_ptr(error)  # noqa: SLF001 - the C API gives no other way
 
     def export(
-        self, store: wasmtime.Store, function: wasmtime.Func, parameters: int, results: int
+        self, store: wasmtime.Store, function: wasmtime.Func, parameters: int, results: int, *, quick: bool = False
     ) -> Callable[..., int]:
         """Through ``wasmtime_func_call_unchecked``, with one array of slots for all calls of this callable."""
         count = max(parameters, 1)
         slots = (self._c.wasmtime_val_raw_t * count)()
         view = (ctypes.c_int32 * (4 * count)).from_buffer(slots)
-        invoke, context, item = self._c._wasmtime_func_call_unchecked, store._context(), function._func  # noqa: SLF001
+        context, item = store._context(), function._func  # noqa: SLF001 - the C API takes them
+        invoke = self._invoke_quickly if quick else self._invoke
         trap = ctypes.POINTER(self._c.wasm_trap_t)()
         fixed = (ctypes.byref(item), slots, count, ctypes.byref(trap))
 
@@ -164,6 +185,10 @@ class RawCalls:
             return view[0] if results else 0
 
         return call
+
+    def set_deadline(self, store: wasmtime.Store, epochs: int) -> None:
+        """Through the C API, which only writes a number."""
+        self._set_deadline(store._context(), epochs)  # noqa: SLF001
 
     def watch(self, store: wasmtime.Store, goes_on: GoesOn) -> None:
         """Through ``wasmtime_store_epoch_deadline_callback``."""
@@ -211,7 +236,9 @@ def best_calls() -> CallingConvention:
         "_wasmtime_func_call_unchecked",
         "wasmtime_val_raw_t",
         "_wasmtime_store_epoch_deadline_callback",
+        "_wasmtime_context_set_epoch_deadline",
         "wasmtime_error_new",
+        "dll",
     )
     return RawCalls() if all(hasattr(_bindings, name) for name in needed) else BoxedCalls()
 

@@ -90,7 +90,7 @@ class Sandbox:
 
     def run(self, store: wasmtime.Store, nn: WasiNN, function: Callable[[], int], deadline: Deadline | None) -> int:
         """Call into a guest: its host calls go to ``nn``, and it is stopped at the deadline."""
-        store.set_epoch_deadline(self.calls.epochs(deadline.remaining(), TICK_SECONDS) if deadline else _NEVER)
+        self.calls.set_deadline(store, self.calls.epochs(deadline.remaining(), TICK_SECONDS) if deadline else _NEVER)
         nn.deadline, nn.failure = deadline, None
         outer = getattr(self._running, "nn", None)  # a backend may run a guest of its own
         self._running.nn = nn
@@ -145,15 +145,18 @@ class Instance:
             raise ModelLoadError("the guest exports no memory named 'memory'")
         return self._memory
 
-    def function(self, name: str, parameters: int = 0) -> Callable[..., int]:
-        """An exported function of so many i32 parameters; ModelLoadError if there is none."""
+    def function(self, name: str, parameters: int = 0, *, quick: bool = False) -> Callable[..., int]:
+        """An exported function of so many i32 parameters; ModelLoadError if there is none.
+
+        ``quick`` is for functions that are known to do next to nothing but calling host functions.
+        """
         function = self._exports.get(name)
         if not isinstance(function, wasmtime.Func):
             raise ModelLoadError(f"the guest exports no function {name!r}")
         signature = self._signatures[name]
         if signature is None or signature not in ((parameters, 0), (parameters, 1)):
             raise ModelLoadError(f"the guest's function {name!r} must take {parameters} i32 and give an i32 or nothing")
-        return self._sandbox.calls.export(self._store, function, *signature)
+        return self._sandbox.calls.export(self._store, function, *signature, quick=quick)
 
     def call(self, function: Callable[..., int], *arguments: int, deadline: Deadline | None) -> int:
         """Call a function of this guest; DeadlineExceededError or GuestTrapError if it does not come to its end."""

@@ -60,15 +60,25 @@ _STREAM_ENDS = {end.value: end for end in StreamEnd}
 class Guest:
     """A guest instance with one loaded model. Used by one thread at a time."""
 
-    def __init__(self, instance: Instance, config: ModelConfig, *, streaming: bool = False) -> None:
-        """Load the model named ``config.name`` in the guest; ModelLoadError if it does not take it."""
+    def __init__(
+        self, instance: Instance, config: ModelConfig, *, streaming: bool = False, quick: bool = False
+    ) -> None:
+        """Load the model named ``config.name`` in the guest; ModelLoadError if it does not take it.
+
+        ``quick`` is whether the guest is known to do next to nothing itself between two outputs of a stream.
+        """
         self._instance = instance
         self._config = config
         self._alloc = instance.function("alloc", 1)
         self._dealloc = instance.function("dealloc", 1)
         self._infer = instance.function("infer", 3)
-        self._next = instance.function("infer_next", 1) if streaming else None
+        self._next = instance.function("infer_next", 1, quick=quick) if streaming else None
         self._buffers = [_Buffer(spec) for spec in config.inputs]
+        # Name, number of the type, size and type of an element: looked up once, and not for each token of a stream.
+        self._expected = [
+            (spec.name, _TYPE_NUMBERS[spec.data_type], spec.data_type.itemsize, spec.data_type.numpy)
+            for spec in config.outputs
+        ]
         try:
             self._load(streaming=streaming)
         except BaseException:
@@ -163,19 +173,17 @@ class Guest:
             raise InferenceError("the guest's outputs are not inside its memory") from error
 
     def _outputs(self) -> dict[str, NDArray[Any]]:
-        memory, specs = self._instance.memory, self._config.outputs
+        memory = self._instance.memory
         count, records = memory.unpack(_RESULT, self._result)
-        if count != len(specs):
-            raise InferenceError(f"the guest gave {count} outputs, the model has {len(specs)}")
+        if count != len(self._expected):
+            raise InferenceError(f"the guest gave {count} outputs, the model has {len(self._expected)}")
         outputs = {}
-        for index, spec in enumerate(specs):
-            dims, rank, kind, data, size = memory.unpack(_TENSOR, records + index * _TENSOR.size)
+        for index, (name, number, itemsize, kind) in enumerate(self._expected):
+            dims, rank, given, data, size = memory.unpack(_TENSOR, records + index * _TENSOR.size)
             shape = self._shape(index, dims, rank)
-            if kind != _TYPE_NUMBERS[spec.data_type] or math.prod(shape) * spec.data_type.itemsize != size:
-                raise InferenceError(
-                    f"output {spec.name!r}: expected {spec.data_type.value} {list(shape)}, got type {kind}, {size} B"
-                )
-            outputs[spec.name] = memory.array(data, shape, spec.data_type.numpy)
+            if given != number or math.prod(shape) * itemsize != size:
+                raise InferenceError(f"output {name!r}: expected {kind} {list(shape)}, got type {given}, {size} B")
+            outputs[name] = memory.array(data, shape, kind)
         return outputs
 
     def _shape(self, index: int, dims: int, rank: int) -> tuple[int, ...]:
