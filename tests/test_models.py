@@ -102,6 +102,14 @@ def test_a_models_life(shelf: Shelf) -> None:
         _ = model.serving
 
 
+def test_properties_are_checked_before_any_backend_reads(shelf: Shelf, tmp_path: Path) -> None:
+    """No folder appears where an entry says."""
+    cache = tmp_path / "elsewhere"
+    with pytest.raises(ConfigError, match="CACHE_DIR"):
+        shelf.load("one", properties={"CACHE_DIR": str(cache)})
+    assert not cache.exists()
+
+
 def test_activating(shelf: Shelf) -> None:
     """The second one takes over when it is told to; unloading the active one leaves none."""
     shelf.load("one")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from openvino_llama.backends.base import Backend, Graph, LivingGraph
+from openvino_llama.backends.properties import check_properties
 from openvino_llama.config import Batching, Defaults, Isolation, ModelConfig, ModelType, RegistryEntry, typed_config
 from openvino_llama.errors import (
     ConfigError,
@@ -312,6 +313,7 @@ class Models:
         def prepare(model: ov.Model, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> ov.Model:
             return hooks.prepare_model(config=_with_specs(config, inputs, outputs), model=model) or model
 
+        check_properties(config.properties)
         return next(each for each in self._backends if each.serves(config)).open(config, prepare)
 
     def _start(self, config: ModelConfig, model_type: ModelType, hooks: ModelHooks, graph: Graph) -> _Serving:

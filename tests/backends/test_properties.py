@@ -6,11 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.sandbox import support
 
-from openvino_llama.backends.openvino import OpenVINOBackend
 from openvino_llama.backends.properties import PROPERTIES, check_properties
-from openvino_llama.config import ModelConfig
 from openvino_llama.errors import ConfigError
 
 
@@ -47,23 +44,6 @@ def test_numbers_of_threads_and_streams_are_bounded(value: str | float) -> None:
     """A million threads would take the process down."""
     with pytest.raises(ConfigError, match=r"'properties.NUM_STREAMS': expected a number up to 1024"):
         check_properties({"NUM_STREAMS": value})
-
-
-def test_the_backend_refuses_before_it_reads(tmp_path: Path) -> None:
-    """No folder appears where an entry says."""
-    support.serialized(support.relu(), tmp_path)
-    cache = tmp_path / "elsewhere"
-    config = ModelConfig(
-        name="m",
-        type="t",
-        task="t",
-        files={"model": tmp_path / "model.xml"},
-        config=None,
-        properties={"CACHE_DIR": str(cache)},
-    )
-    with pytest.raises(ConfigError, match="CACHE_DIR"):
-        OpenVINOBackend().open(config, lambda model, _inputs, _outputs: model)
-    assert not cache.exists()
 
 
 def test_the_documentation_lists_them() -> None:

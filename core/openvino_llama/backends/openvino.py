@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from openvino_llama.backends.base import Encoding, Prepare, Target
 from openvino_llama.backends.ir import check_ir
-from openvino_llama.backends.properties import check_properties
 from openvino_llama.backends.vet import vet
 from openvino_llama.config import ModelConfig
 from openvino_llama.errors import (
@@ -79,7 +78,6 @@ class OpenVINOBackend:
 
     def open(self, config: ModelConfig, prepare: Prepare) -> OpenVINOGraph:
         """Read, reshape to the stated specs, prepare and compile a model's files."""
-        check_properties(config.properties)
         model = self._read_files(config.files)
         _reshape(model, config.inputs)
         _check_names(config.outputs, _specs(model.outputs))

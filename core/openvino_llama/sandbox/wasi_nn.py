@@ -20,9 +20,9 @@ import numpy as np
 from openvino_llama.backends.base import Encoding, ExecutionContext, Graph, Step, Target
 from openvino_llama.errors import (
     DeadlineExceededError,
-    InvalidTensorError,
     LimitError,
     ModelNotFoundError,
+    RequestError,
     UnsupportedTargetError,
 )
 from openvino_llama.sandbox.errnos import CallError, Errno
@@ -45,7 +45,7 @@ GraphLoader = Callable[[Sequence[memoryview], Encoding, Target], Graph]
 
 _ERRNOS: tuple[tuple[type[BaseException], Errno], ...] = (
     (OutOfBoundsError, Errno.INVALID_ARGUMENT),
-    (InvalidTensorError, Errno.INVALID_ARGUMENT),
+    (RequestError, Errno.INVALID_ARGUMENT),  # InvalidTensorError is one
     (LimitError, Errno.TOO_LARGE),
     (UnsupportedTargetError, Errno.UNSUPPORTED_OPERATION),
     (ModelNotFoundError, Errno.NOT_FOUND),
