@@ -1,4 +1,4 @@
-"""Generating text: from a request to the tensors of the engine's graph, and from its tokens to text.
+"""Generating text: from a request to the tensors of the engine's graph, and from its tensors to an answer.
 
 Knows neither the engine nor HTTP.
 """
@@ -14,116 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openvino_llama import Chunk, ConfigError, InferenceRequest, InvalidInputError, ModelConfig, Preprocessed
+from openvino_llama_text.answers import Answer, Generated
 from openvino_llama_text.chat import chat_template_of
-from openvino_llama_text.detokenizer import Detokenizer
 from openvino_llama_text.files import facts_of
 from openvino_llama_text.requests import GenerationRequest, read_request
 from openvino_llama_text.sampling import Sampling, defaults_of, with_defaults
-from openvino_llama_text.stops import StopStrings
 from openvino_llama_text.tokenizers import Tokenizer, find_tokenizer
 
-__all__ = ["Generated", "Piece", "Usage", "context_window", "max_prompt", "postprocess", "preprocess", "validate"]
+__all__ = ["context_window", "max_prompt", "postprocess", "preprocess", "validate"]
 
 DEFAULT_MAX_TOKENS = 256
 """Of a text that is continued, where nobody says."""
 
 _NOT_FOR_ENGINE = ("stop",)
-
-
-class Piece(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What has come of a text since the last piece."""
-
-    text: str
-    token_ids: list[int] = []
-    logprobs: list[float] = []
-
-
-class Usage(msgspec.Struct, frozen=True):
-    """Numbers of tokens."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-
-
-class Generated(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A generated text."""
-
-    generated_text: str
-    tokens_generated: int
-    finish_reason: str
-    """``stop``: the model, a stop string or a stop token ended it; ``length``: it has as many tokens as it may."""
-    usage: Usage
-    prompt_token_ids: list[int] = []
-    token_ids: list[int] = []
-    logprobs: list[float] = []
-
-
-class _Text:
-    """One text as it grows: what is remembered of a request."""
-
-    def __init__(self, asked: GenerationRequest, sampling: Sampling, tokenizer: Tokenizer, prompt: list[int]) -> None:
-        self.ids: list[int] = []
-        self.logprobs: list[float] = []
-        self.ended = False
-        self.asked = asked
-        self.prompt = prompt
-        self._most = sampling.max_tokens or DEFAULT_MAX_TOKENS
-        self._ends = frozenset(() if sampling.ignore_eos else sampling.stop_token_ids)
-        self._detokenizer = Detokenizer(tokenizer)
-        self._stops = StopStrings(sampling.stops)
-        self._stopped = False
-        self._text = asked.prompt if asked.echo and isinstance(asked.prompt, str) else ""
-        self._sent = 0, 0  # characters, tokens
-
-    def add(self, ids: list[int], logprobs: list[float]) -> None:
-        """Some tokens more; at the last one, what was held back comes too."""
-        self.ids += ids
-        self.logprobs += logprobs
-        by_token = ids[-1] in self._ends
-        self._push(self._detokenizer.push(ids[:-1] if by_token else ids))
-        if by_token or len(self.ids) >= self._most:
-            self.end()
-
-    def end(self) -> None:
-        """There will be no further token: half a character, or the beginning of a stop string, is what it is."""
-        if not self.ended:
-            self._push(self._detokenizer.flush())
-            self._text += self._stops.flush()
-            self.ended = True
-
-    def news(self) -> Piece | None:
-        """What has not been asked for yet."""
-        characters, tokens = self._sent
-        self._sent = len(self._text), len(self.ids)
-        if len(self._text) == characters and not self.logprobs[tokens:]:
-            return None
-        ids = self.ids[tokens:] if self.asked.return_token_ids or self.asked.logprobs else []
-        return Piece(self._text[characters:], ids, self.logprobs[tokens:])
-
-    @property
-    def stopped(self) -> bool:
-        """Whether a stop string has been found: the engine does not know of them."""
-        return self._stopped
-
-    def whole(self) -> Generated:
-        """The answer."""
-        prompt, count = len(self.prompt), len(self.ids)
-        by_token = bool(self.ids) and self.ids[-1] in self._ends
-        shown = self.asked.return_token_ids
-        return Generated(
-            generated_text=self._text,
-            tokens_generated=count,
-            finish_reason="stop" if by_token or self._stopped else "length",
-            usage=Usage(prompt, count, prompt + count),
-            prompt_token_ids=self.prompt if shown else [],
-            token_ids=self.ids if shown or self.asked.logprobs else [],
-            logprobs=self.logprobs,
-        )
-
-    def _push(self, piece: str) -> None:
-        text, self._stopped = self._stops.push(piece)
-        self._text += text
 
 
 def validate(config: ModelConfig) -> None:
@@ -145,21 +48,21 @@ def preprocess(config: ModelConfig, request: InferenceRequest) -> Preprocessed:
     tokenizer = find_tokenizer(config)
     prompt = _prompt_ids(config, asked, tokenizer)
     sampling = _completed(config, asked, len(prompt))
+    parameters = _engine_parameters(sampling, logprobs=asked.logprobs)
     tensors: dict[str, NDArray[Any]] = {
         "input_ids": np.asarray([prompt], np.int64),
-        "parameters": np.frombuffer(_engine_parameters(sampling), np.uint8),
+        "parameters": np.frombuffer(parameters, np.uint8),
     }
-    return Preprocessed(tensors, _Text(asked, sampling, tokenizer, prompt))
+    return Preprocessed(tensors, Answer(asked, sampling, tokenizer, prompt))
 
 
-def postprocess(outputs: Mapping[str, NDArray[Any]], text: _Text) -> Chunk | Generated:
+def postprocess(outputs: Mapping[str, NDArray[Any]], answer: Answer) -> Chunk | Generated:
     """A piece of the text for each output; the whole text at the end."""
     if not outputs:
-        text.end()
-        return text.whole()
-    ids: list[int] = outputs["tokens"].tolist()
-    text.add(ids, outputs["logprobs"].tolist())
-    return Chunk(text.news(), tokens=len(ids), last=text.stopped)
+        answer.end()
+        return answer.whole()
+    taken = answer.add(outputs["tokens"].tolist(), outputs["logprobs"].tolist())
+    return Chunk(answer.news(), tokens=taken, last=answer.ended)
 
 
 def context_window(config: ModelConfig) -> int | None:
@@ -213,7 +116,9 @@ def _completed(config: ModelConfig, asked: GenerationRequest, prompt: int) -> Sa
                 f"the model's context has {window}"
             )
         most = room
-    ends = {*sampling.stop_token_ids, *facts_of(config).eos_token_ids}
+    if most < (sampling.min_tokens or 0):
+        raise InvalidInputError(f"min_tokens: expected at most max_tokens, which is {most}, got {sampling.min_tokens}")
+    ends = {*(sampling.stop_token_ids or ()), *(() if sampling.ignore_eos else facts_of(config).eos_token_ids)}
     return msgspec.structs.replace(sampling, max_tokens=most, stop_token_ids=sorted(ends))
 
 
@@ -224,8 +129,9 @@ def _default_most(asked: GenerationRequest, room: int | None) -> int:
     return room
 
 
-def _engine_parameters(sampling: Sampling) -> bytes:
+def _engine_parameters(sampling: Sampling, *, logprobs: bool) -> bytes:
     stated = {name: getattr(sampling, name) for name in Sampling.__struct_fields__ if name not in _NOT_FOR_ENGINE}
     if isinstance(sampling.json_schema, dict):
         stated["json_schema"] = msgspec.json.encode(sampling.json_schema).decode()
+    stated["logprobs"] = logprobs
     return msgspec.json.encode({name: value for name, value in stated.items() if value is not None})

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from openvino_llama import InferenceRequest, InvalidInputError
-from openvino_llama_text.sampling import Sampling
+from openvino_llama_text.sampling import Sampling, TokenId
 
 __all__ = ["FORM", "JSON", "PLAIN", "GenerationRequest", "Message", "TextParameters", "read_request"]
 
@@ -33,9 +33,7 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 class GenerationRequest(Sampling, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """The body of ``POST /infer/text`` for a model that generates."""
 
-    prompt: str | Annotated[list[Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]], msgspec.Meta(min_length=1)] | None = (
-        None
-    )
+    prompt: str | Annotated[list[TokenId], msgspec.Meta(min_length=1)] | None = None
     """The text to continue, or its token ids."""
     messages: Annotated[list[Message], msgspec.Meta(min_length=1, max_length=_MAX_MESSAGES)] | None = None
     """A chat to answer, by the model's chat template; in place of ``prompt``."""
@@ -43,21 +41,25 @@ class GenerationRequest(Sampling, frozen=True, forbid_unknown_fields=True, kw_on
     """What else the chat template is given: ``{"enable_thinking": false}``."""
     echo: bool = False
     """Whether the generated text begins with the prompt."""
+    logprobs: bool = False
+    """Whether the logarithm of each generated token's probability is wanted."""
     return_token_ids: bool = False
     """Whether the ids of the prompt and of what was generated are wanted."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.prompt is None) == (self.messages is None):
-            raise ValueError("exactly one of prompt and messages must be given")
+            raise ValueError("prompt: expected it, or messages, and not both")
         if self.echo and not isinstance(self.prompt, str):
-            raise ValueError("echo is for a prompt that is a text")
+            raise ValueError("echo: it is for a prompt that is a text")
 
 
 class TextParameters(Sampling, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """What the query of ``POST /infer/text`` may state in place of the body."""
 
     echo: bool = False
+    logprobs: bool = False
+    return_token_ids: bool = False
     dimensions: int | None = None
     truncate: bool = True
 

@@ -16,18 +16,20 @@ from openvino_llama_text.files import generation_defaults_of
 __all__ = ["MAX_STOPS", "Sampling", "defaults_of", "with_defaults"]
 
 MAX_STOPS = 16
+GRAMMARS = ("json_schema", "regex", "grammar")
 _MAX_STOP_LENGTH = 1024
 _MAX_GRAMMAR_BYTES = 64 << 10
 
+TokenId = Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]
 Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 
 
 class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
-    """None is what the model's own configuration says."""
+    """None is what the model's own configuration says, and where it says nothing, no restriction."""
 
     max_tokens: Annotated[int, msgspec.Meta(ge=1, le=1 << 24)] | None = None
     """Most tokens to generate."""
-    min_tokens: Annotated[int, msgspec.Meta(ge=0, le=1 << 24)] = 0
+    min_tokens: Annotated[int, msgspec.Meta(ge=0, le=1 << 24)] | None = None
     """The end of the text is not chosen before so many."""
     temperature: Annotated[float, msgspec.Meta(ge=0, le=100)] | None = None
     """0 takes the most probable token each time (greedy)."""
@@ -35,22 +37,20 @@ class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Only the most probable tokens whose probabilities add up to this."""
     top_k: Annotated[int, msgspec.Meta(ge=0, le=1 << 24)] | None = None
     """Only so many of the most probable tokens; 0 is all."""
-    min_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    min_p: Annotated[float, msgspec.Meta(ge=0, lt=1)] | None = None
     """Only tokens at least this probable, relative to the most probable one."""
-    repetition_penalty: Annotated[float, msgspec.Meta(gt=0, le=10)] | None = None
+    repetition_penalty: Annotated[float, msgspec.Meta(ge=0.01, le=10)] | None = None
     """Above 1, tokens that the text already has become less probable (Keskar et al., 2019, CTRL)."""
-    presence_penalty: Penalty = 0.0
-    frequency_penalty: Penalty = 0.0
-    stop: str | list[str] = []
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    stop: str | list[str] | None = None
     """The text ends before any of these."""
-    stop_token_ids: Annotated[list[Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]], msgspec.Meta(max_length=64)] = []
+    stop_token_ids: Annotated[list[TokenId], msgspec.Meta(max_length=64)] | None = None
     """The text ends at any of these tokens."""
-    ignore_eos: bool = False
+    ignore_eos: bool | None = None
     """Whether the model's own end of a text does not end it."""
     seed: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)] | None = None
     """The same request with the same seed gives the same text; None is another one each time."""
-    logprobs: bool = False
-    """Whether the logarithm of each token's probability is wanted."""
     json_schema: dict[str, Any] | str | None = None
     """The text is JSON of this schema."""
     regex: str | None = None
@@ -62,33 +62,32 @@ class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         for name in ("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"):
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):
-                raise ValueError(f"{name} must be a number, not {value}")
+                raise ValueError(f"{name}: expected a finite number, got {value}")
         _check_stops(self.stops)
         _check_grammars(self)
 
     @property
     def stops(self) -> list[str]:
         """Stop strings."""
-        return [self.stop] if isinstance(self.stop, str) else self.stop
+        return [self.stop] if isinstance(self.stop, str) else self.stop or []
 
 
 def _check_stops(stops: list[str]) -> None:
     if len(stops) > MAX_STOPS:
-        raise ValueError(f"stop has at most {MAX_STOPS} strings, not {len(stops)}")
+        raise ValueError(f"stop: expected at most {MAX_STOPS} strings, got {len(stops)}")
     for index, stop in enumerate(stops):
         if not 0 < len(stop) <= _MAX_STOP_LENGTH:
-            raise ValueError(f"stop[{index}] has 1 to {_MAX_STOP_LENGTH} characters, not {len(stop)}")
+            raise ValueError(f"stop[{index}]: expected 1 to {_MAX_STOP_LENGTH} characters, got {len(stop)}")
 
 
 def _check_grammars(sampling: Sampling) -> None:
-    given = {name: getattr(sampling, name) for name in ("json_schema", "regex", "grammar")}
-    given = {name: value for name, value in given.items() if value is not None}
+    given = {name: value for name in GRAMMARS if (value := getattr(sampling, name)) is not None}
     if len(given) > 1:
-        raise ValueError(f"at most one of json_schema, regex and grammar may be given, not {' and '.join(given)}")
+        raise ValueError(f"{' and '.join(given)}: expected one of them at most")
     for name, value in given.items():
-        size = len(value) if isinstance(value, str) else len(msgspec.json.encode(value))
+        size = len(value.encode() if isinstance(value, str) else msgspec.json.encode(value))
         if not 0 < size <= _MAX_GRAMMAR_BYTES:
-            raise ValueError(f"{name} has 1 to {_MAX_GRAMMAR_BYTES} bytes, not {size}")
+            raise ValueError(f"{name}: expected 1 to {_MAX_GRAMMAR_BYTES} bytes, got {size}")
 
 
 @per_model
@@ -112,12 +111,7 @@ def defaults_of(config: ModelConfig) -> Sampling:
 
 
 def with_defaults(asked: Sampling, defaults: Sampling) -> Sampling:
-    """What a request asks, and the defaults where it says nothing."""
-    return msgspec.structs.replace(
-        asked,
-        **{
-            name: getattr(defaults, name)
-            for name, default in zip(Sampling.__struct_fields__, Sampling.__struct_defaults__, strict=True)
-            if getattr(asked, name) == default
-        },
-    )
+    """What a request asks, and the defaults where it says nothing; a form of its own takes the place of theirs."""
+    forms = GRAMMARS if any(getattr(asked, name) is not None for name in GRAMMARS) else ()
+    open_fields = (name for name in Sampling.__struct_fields__ if getattr(asked, name) is None and name not in forms)
+    return msgspec.structs.replace(asked, **{name: getattr(defaults, name) for name in open_fields})

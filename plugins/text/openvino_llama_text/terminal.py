@@ -81,6 +81,8 @@ class _Chat:
             click.secho(" [stopped]", dim=True, nl=False)
         except (httpx.HTTPError, click.ClickException) as error:
             self._messages.pop()
+            if answer:
+                click.echo()
             click.secho(str(error) or type(error).__name__, fg="red", err=True)
             return
         click.echo()

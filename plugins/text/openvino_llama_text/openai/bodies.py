@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-from openvino_llama import InvalidInputError
+from openvino_llama import InvalidInputError, UnsupportedMediaTypeError
 from openvino_llama.web import Exchange, decode_object
 from openvino_llama_text.embedding import EmbeddingRequest
-from openvino_llama_text.requests import GenerationRequest, Message
+from openvino_llama_text.requests import JSON, GenerationRequest, Message
 from openvino_llama_text.rerank import RerankRequest
 
 __all__ = ["ChatBody", "CompletionBody", "EmbeddingBody", "RerankBody", "StreamOptions", "read"]
@@ -69,7 +69,10 @@ class _ResponseFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Sampled(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What chats and completions have in common; the last ones are vLLM's."""
+    """What chats and completions have in common; the last ones are vLLM's.
+
+    What asks for nothing (``logit_bias: {}``), or is only for whoever keeps requests (``user``), changes nothing.
+    """
 
     model: str | None = None
     max_tokens: int | None = None
@@ -83,6 +86,12 @@ class _Sampled(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     user: str | None = None
+    logit_bias: Annotated[dict[str, float], msgspec.Meta(max_length=0)] | None = None
+    store: Literal[False] | None = None
+    metadata: dict[str, str] | None = None
+    service_tier: Literal["auto", "default"] | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
     top_k: int | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
@@ -127,7 +136,9 @@ class ChatBody(_Sampled, frozen=True, forbid_unknown_fields=True, kw_only=True):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=0)] | None = None
     response_format: _ResponseFormat | None = None
+    modalities: list[Literal["text"]] | None = None
     tools: Annotated[list[Any], msgspec.Meta(max_length=0)] | None = None
+    tool_choice: Literal["none", "auto"] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
     def asked(self) -> GenerationRequest:
@@ -160,6 +171,8 @@ class CompletionBody(_Sampled, frozen=True, forbid_unknown_fields=True, kw_only=
         prompts = self.prompt if _is_several(self.prompt) else [self.prompt]
         if not 0 < len(prompts) <= _MAX_CHOICES:
             raise InvalidInputError(f"prompt: expected 1 to {_MAX_CHOICES} prompts, got {len(prompts)}")
+        if len(prompts) * (self.n or 1) > _MAX_CHOICES:
+            raise InvalidInputError(f"n: expected {_MAX_CHOICES} texts at most, got {len(prompts)} prompts for each n")
         return [_converted(stated | {"prompt": prompt}) for prompt in prompts]
 
 
@@ -179,6 +192,10 @@ class RerankBody(RerankRequest, frozen=True, forbid_unknown_fields=True, kw_only
 
 async def read(exchange: Exchange, kind: type[Body]) -> Body:
     """The body of a request; InvalidInputError names the field that is wrong."""
+    stated = exchange.request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if stated != JSON:  # a page of anybody's can have a browser send any of the few others
+        came = f"got {stated[:80]!r}" if stated else "the request states none"
+        raise UnsupportedMediaTypeError(f"Content-Type: expected {JSON}; {came}", (JSON,))
     body = await exchange.body()
     if len(body) > _LARGE:
         return await asyncio.to_thread(_decoded, body, kind)

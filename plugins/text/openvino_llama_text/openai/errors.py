@@ -13,10 +13,10 @@ from litestar.response.base import ASGIResponse
 from openvino_llama import InputTooLargeError, InvalidInputError, ModelNotFoundError
 from openvino_llama.web import headers_of, problem_of
 
-__all__ = ["answer_error", "error_body", "refuse"]
+__all__ = ["OPTIONS", "answer_error", "error_body", "refuse"]
 
 _PATH = re.compile(r" - at `\$\.?([^`]*)`")
-_FIELD = re.compile(r"^([a-z_]+)(?:\[\d+\])?:|field `(\w+)`")
+_FIELD = re.compile(r"^([a-z_]+)(?:\[\d+\])?:|field `(\w+)`|parameter '(\w+)'")
 
 
 class _Error(msgspec.Struct, frozen=True):
@@ -78,3 +78,11 @@ def _code(error: Exception, message: str) -> str | None:
     if isinstance(error, InvalidInputError | InputTooLargeError) and "tokens" in message and "model" in message:
         return "context_length_exceeded"
     return None
+
+
+OPTIONS: dict[str, Any] = {
+    "status_code": 200,
+    "exception_handlers": {Exception: answer_error},
+    "request_max_body_size": None,  # the exchange has the server's own limit
+}
+"""Of every route that a body is sent to."""

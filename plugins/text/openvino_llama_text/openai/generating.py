@@ -15,10 +15,10 @@ from litestar.types import ASGIApp
 
 from openvino_llama import InferenceRequest
 from openvino_llama.web import Exchange, Gateway, event, open_events
-from openvino_llama_text.generation import Generated, Piece, Usage
+from openvino_llama_text.answers import Generated, Piece, Usage
 from openvino_llama_text.openai.bodies import ChatBody, CompletionBody, read
 from openvino_llama_text.openai.choosing import choose
-from openvino_llama_text.openai.errors import answer_error, error_body, refuse
+from openvino_llama_text.openai.errors import OPTIONS, error_body, refuse
 from openvino_llama_text.openai.shapes import ChatShape, CompletionShape, Envelope, Shape, new_id, now, total
 from openvino_llama_text.requests import JSON, GenerationRequest
 from openvino_llama_text.tokenizers import find_tokenizer
@@ -28,13 +28,13 @@ __all__ = ["chat_completions", "completions"]
 _DONE = event(b"[DONE]")
 
 
-@post("/v1/chat/completions", status_code=200, exception_handlers={Exception: answer_error})
+@post("/v1/chat/completions", **OPTIONS)
 async def chat_completions(request: Request[Any, Any, Any], gateway: NamedDependency[Gateway]) -> ASGIApp:
     """Answer a chat."""
     return gateway.exchange(request, "v1/chat/completions", _chat, refuse)
 
 
-@post("/v1/completions", status_code=200, exception_handlers={Exception: answer_error})
+@post("/v1/completions", **OPTIONS)
 async def completions(request: Request[Any, Any, Any], gateway: NamedDependency[Gateway]) -> ASGIApp:
     """Continue texts."""
     return gateway.exchange(request, "v1/completions", _complete, refuse)
@@ -52,7 +52,8 @@ async def _complete(exchange: Exchange) -> ASGIApp:
     body = await read(exchange, CompletionBody)
     asked = body.asked()
     config = choose(exchange, body.model, "generation")
-    shape = CompletionShape(find_tokenizer(config), logprobs=body.logprobs is not None)
+    echoed = [str(each.prompt) if each.echo else "" for each in asked for _ in range(body.n or 1)]
+    shape = CompletionShape(find_tokenizer(config), logprobs=body.logprobs is not None, echoed=echoed)
     return await _Texts(exchange, asked, body.n or 1, shape, config.name).answer(body)
 
 
@@ -99,11 +100,15 @@ class _Texts:
         yield [_DONE]
 
     def _stream(self, index: int, asked: GenerationRequest) -> AsyncIterator[list[Any]]:
+        shown = 0
+
         def encode(piece: Piece) -> bytes:
+            nonlocal shown
+            shown += len(piece.text)
             return self._event(self._shape.piece(index, piece))
 
         def finish(text: Generated) -> tuple[bytes, Usage]:
-            return self._event(self._shape.end(index, text)), text.usage
+            return self._event(self._shape.end(index, text, text.generated_text[shown:])), text.usage
 
         return self._exchange.stream(self._request(asked, stream=True), encode, finish)
 
@@ -140,9 +145,7 @@ async def _all(works: Sequence[Any]) -> list[Any]:
     try:
         return list(await asyncio.gather(*tasks))
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        await _ended(tasks)
 
 
 async def _only(stream: Any) -> AsyncGenerator[tuple[int, list[Any]]]:
@@ -177,9 +180,14 @@ async def _merged(streams: Sequence[AsyncIterator[list[Any]]]) -> AsyncGenerator
             else:
                 yield index, news
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        await _ended(tasks)
+
+
+async def _ended(tasks: Sequence[asyncio.Future[Any]]) -> None:
+    """End them all; what became of them does not matter any more."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _flat(news: Sequence[Any]) -> list[Any]:

@@ -17,7 +17,7 @@ from openvino_llama.web import Exchange, Gateway
 from openvino_llama_text.embedding import Embeddings
 from openvino_llama_text.openai.bodies import EmbeddingBody, RerankBody, read
 from openvino_llama_text.openai.choosing import choose
-from openvino_llama_text.openai.errors import answer_error, refuse
+from openvino_llama_text.openai.errors import OPTIONS, refuse
 from openvino_llama_text.requests import JSON
 from openvino_llama_text.rerank import Ranked, Ranking
 
@@ -48,13 +48,13 @@ class _Reranked(msgspec.Struct, frozen=True):
     usage: _Usage
 
 
-@post("/v1/embeddings", status_code=200, exception_handlers={Exception: answer_error})
+@post("/v1/embeddings", **OPTIONS)
 async def embeddings(request: Request[Any, Any, Any], gateway: NamedDependency[Gateway]) -> ASGIApp:
     """Turn texts into vectors."""
     return gateway.exchange(request, "v1/embeddings", _embed, refuse)
 
 
-@post("/v1/rerank", status_code=200, exception_handlers={Exception: answer_error})
+@post("/v1/rerank", **OPTIONS)
 async def rerank(request: Request[Any, Any, Any], gateway: NamedDependency[Gateway]) -> ASGIApp:
     """Order documents by how well they answer a query."""
     return gateway.exchange(request, "v1/rerank", _rerank, refuse)

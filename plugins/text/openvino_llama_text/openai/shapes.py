@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import time
 import uuid
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from openvino_llama_text.generation import Generated, Piece, Usage
+from openvino_llama_text.answers import Generated, Piece, Usage
 from openvino_llama_text.tokenizers import Tokenizer
 
 __all__ = ["ChatShape", "CompletionShape", "Envelope", "Shape", "new_id", "now", "total"]
@@ -43,8 +44,8 @@ class Shape(Protocol):
     def piece(self, index: int, piece: Piece) -> Any:
         """A piece of a choice."""
 
-    def end(self, index: int, text: Generated) -> Any:
-        """What a choice's stream ends with."""
+    def end(self, index: int, text: Generated, rest: str) -> Any:
+        """What a choice's stream ends with; ``rest`` is what no piece has had."""
 
 
 class _TokenLogprob(msgspec.Struct, frozen=True):
@@ -108,18 +109,15 @@ class ChatShape:
         """Some content."""
         return _ChatPiece(index, _Delta(content=piece.text), self._described(piece.token_ids, piece.logprobs))
 
-    def end(self, index: int, text: Generated) -> Any:
+    def end(self, index: int, text: Generated, rest: str) -> Any:
         """Why it ended."""
-        return _ChatPiece(index, _Delta(), finish_reason=text.finish_reason)
+        return _ChatPiece(index, _Delta(content=rest or None), finish_reason=text.finish_reason)
 
     def _described(self, ids: list[int], logprobs: list[float]) -> _ChatLogprobs | None:
         if not self._logprobs:
             return None
-        return _ChatLogprobs([self._token(each, value) for each, value in zip(ids, logprobs, strict=True)])
-
-    def _token(self, token: int, logprob: float) -> _TokenLogprob:
-        content = _bytes(self._tokenizer, token)
-        return _TokenLogprob(content.decode("utf-8", "replace"), logprob, list(content))
+        tokens = _shown(self._tokenizer, ids, logprobs)
+        return _ChatLogprobs([_TokenLogprob(_text(token), logprob, list(token)) for token, logprob in tokens])
 
 
 class _Logprobs(msgspec.Struct, frozen=True):
@@ -143,10 +141,12 @@ class CompletionShape:
     object = "text_completion"
     piece_object = "text_completion"
 
-    def __init__(self, tokenizer: Tokenizer, *, logprobs: bool) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, logprobs: bool, echoed: Sequence[str]) -> None:
+        """``echoed``: what each choice's text begins with that was not generated."""
         self._tokenizer = tokenizer
         self._logprobs = logprobs
-        self._offsets: dict[int, int] = {}
+        self._offsets = [len(each) for each in echoed]
+        self._decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in echoed]
 
     def whole(self, index: int, text: Generated) -> Any:
         """A text and why it ended."""
@@ -161,20 +161,22 @@ class CompletionShape:
         """Some text."""
         return _Choice(index, piece.text, self._described(index, piece.token_ids, piece.logprobs))
 
-    def end(self, index: int, text: Generated) -> Any:
+    def end(self, index: int, text: Generated, rest: str) -> Any:
         """Why it ended."""
-        return _Choice(index, "", finish_reason=text.finish_reason)
+        return _Choice(index, rest, finish_reason=text.finish_reason)
 
     def _described(self, index: int, ids: list[int], logprobs: list[float]) -> _Logprobs | None:
         if not self._logprobs:
             return None
-        texts = [_bytes(self._tokenizer, each).decode("utf-8", "replace") for each in ids]
-        offsets, offset = [], self._offsets.get(index, 0)
-        for text in texts:
-            offsets.append(offset)
-            offset += len(text)
-        self._offsets[index] = offset
-        return _Logprobs(texts, logprobs, offsets)
+        tokens = _shown(self._tokenizer, ids, logprobs)
+        texts = [_text(token) for token, _ in tokens]
+        return _Logprobs(texts, [value for _, value in tokens], [self._offset(index, token) for token, _ in tokens])
+
+    def _offset(self, index: int, token: bytes) -> int:
+        """Where in the choice's text the token begins, or the character that it is part of."""
+        offset = self._offsets[index]
+        self._offsets[index] += len(self._decoders[index].decode(token))
+        return offset
 
 
 def new_id(shape: Shape) -> str:
@@ -194,7 +196,17 @@ def total(usages: Sequence[Usage]) -> Usage:
     return Usage(prompt, completion, prompt + completion)
 
 
+def _shown(tokenizer: Tokenizer, ids: list[int], logprobs: list[float]) -> list[tuple[bytes, float]]:
+    """The tokens that stand for text, with the logarithms of their probabilities."""
+    tokens = zip(ids, logprobs, strict=True)
+    return [(_bytes(tokenizer, each), value) for each, value in tokens if each not in tokenizer.special_ids]
+
+
 def _bytes(tokenizer: Tokenizer, token: int) -> bytes:
     if tokenizer.pieces is not None and token < len(tokenizer.pieces.all):
         return tokenizer.pieces.all[token]
     return tokenizer.decode([token], skip_special_tokens=False).encode()
+
+
+def _text(token: bytes) -> str:
+    return token.decode("utf-8", "replace")
