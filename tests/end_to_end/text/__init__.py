@@ -1,0 +1,1 @@
+"""Text over HTTP: real models, a real server process, real clients."""
