@@ -21,6 +21,7 @@ from benchmarks.peers.llamacpp_peer import llamacpp_rate
 from benchmarks.report import parser, print_table, write_json
 from benchmarks.text_prompts import texts
 from benchmarks.vision import picture, run_json, served
+from openvino_llama.registry import read_registry
 
 GENERATOR, ENCODER, DETECTOR = "smollm2_135m_instruct", "all_minilm_l6_v2", "face_detection_short"
 WANTED = {1: 0.95, 4: 0.95, 16: 0.90, 32: 0.90}
@@ -33,9 +34,12 @@ CONNECTIONS = 8
 
 def pulled(folder: Path, names: Sequence[str]) -> list[str]:
     """Which of these models a registry in this folder has, after trying to pull them."""
-    there = []
+    registry = folder / "registry.json"
+    there = list(read_registry(registry).entries) if registry.exists() else []
     for name in names:
-        command = [sys.executable, "-m", "openvino_llama", "pull", name, "--registry", str(folder / "registry.json")]
+        if name in there:
+            continue
+        command = [sys.executable, "-m", "openvino_llama", "pull", name, "--registry", str(registry)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             print(f"without {name}: {done.stderr.strip().splitlines()[-1]}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from typing import IO
 
 import openvino_genai as genai
@@ -40,6 +41,10 @@ from openvino_llama_text.engine.generation import (
 from openvino_llama_text.engine.orphan import Commands, bind_to_parent, take_pipes
 
 __all__ = ["main"]
+
+_GAP_SECONDS, _GATHER_SECONDS = 0.003, 0.024
+"""An idle engine waits for others that come with the first one, while they come at such intervals, and so long at most:
+a first step for one prompt alone would keep all others waiting, and takes longer than this."""
 
 _RUNNING = genai.GenerationStatus.RUNNING
 _IGNORED = genai.GenerationStatus.IGNORED
@@ -79,12 +84,14 @@ class _Loop:
     def run(self, commands: Commands) -> None:
         """Work until told to stop."""
         while True:
-            command = commands.poll() if self._pipeline.has_non_finished_requests() else commands.wait()
+            busy = self._pipeline.has_non_finished_requests()
+            command = commands.poll() if busy else commands.wait()
+            until = 0.0 if busy else time.monotonic() + _GATHER_SECONDS
             while command is not None:
                 if isinstance(command, Stop):
                     return
                 self._obey(command)
-                command = commands.poll()
+                command = commands.poll(min(_GAP_SECONDS, until - time.monotonic()) if until else 0.0)
             self._work()
 
     def _work(self) -> None:

@@ -51,10 +51,10 @@ class Commands:
         """The next command, when there is one."""
         return self._queue.get()
 
-    def poll(self) -> Command | None:
-        """The next command, if there is one."""
+    def poll(self, seconds: float = 0.0) -> Command | None:
+        """The next command, if there is one within that time."""
         try:
-            return self._queue.get_nowait()
+            return self._queue.get(seconds > 0, seconds)
         except queue.Empty:
             return None
 
