@@ -15,10 +15,10 @@ from .support import GENERATION, Served, entry, serving, vision_entry
 __all__ = ["minilm", "smollm2"]
 
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
-"""So that a sequence's tokens do not depend on its company: with the CPU's own choice, which is bf16 on some, they do."""
+"""Tokens that do not depend on their company: at the precision that a CPU chooses, bf16 on some, they do."""
 CROWDED: dict[str, Any] = {
     "limits": {"workers": 4, "queue_size": 3},
-    "config": {**GENERATION, "engine": {"max_num_seqs": 4}},
+    "config": GENERATION | {"engine": {"max_num_seqs": 4, "kv_cache_mib": 64}},
 }
 """Where five requests are too many, and what breaks disturbs nobody else."""
 

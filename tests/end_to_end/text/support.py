@@ -42,11 +42,11 @@ class Served:
 
     def gauge(self, model: str, name: str) -> float:
         """What the engine of a model shows."""
-        for family in text_string_to_metric_families(self.http.get("/metrics").text):
-            for sample in family.samples:
-                if sample.name == "ovllama_graph" and sample.labels == {"model": model, "gauge": name}:
-                    return sample.value
-        raise AssertionError(f"no gauge {name} of model {model}")
+        return self._metric("ovllama_graph", {"model": model, "gauge": name})
+
+    def queue_length(self, model: str) -> float:
+        """Requests that wait for a worker."""
+        return self._metric("ovllama_queue_length", {"model": model})
 
     def running(self, model: str = "smol") -> float:
         """Sequences that the engine has, generating or waiting."""
@@ -55,6 +55,18 @@ class Served:
     def await_idle(self, model: str = "smol") -> None:
         """No sequence is left within a few seconds."""
         await_true(lambda: self.running(model) == 0)
+
+    def _metric(self, name: str, labels: Mapping[str, str]) -> float:
+        for family in text_string_to_metric_families(self.http.get("/metrics").text):
+            for sample in family.samples:
+                if (sample.name, sample.labels) == (name, labels):
+                    return sample.value
+        raise AssertionError(f"no metric {name} {labels}")
+
+    def memory(self) -> int:
+        """Bytes that the server's own process has in memory."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
 
     def engines(self) -> list[int]:
         """Processes of engines."""
