@@ -15,6 +15,8 @@ import time
 from functools import partial
 from urllib.parse import urlsplit
 
+import uvicorn
+
 from benchmarks.text_prompts import prompts
 
 __all__ = ["measure"]
@@ -81,7 +83,8 @@ def main() -> None:
     streams, tokens, rounds = map(int, sys.argv[3:6])
     rates, firsts = [], []
     for number in range(rounds + 1):
-        spent, first = asyncio.run(measure(address, model, streams, tokens, 1000 + number))
+        with asyncio.Runner(loop_factory=uvicorn.Config("").get_loop_factory()) as runner:
+            spent, first = runner.run(measure(address, model, streams, tokens, 1000 + number))
         if number:  # the first round warms up
             rates.append(streams * tokens / spent)
             firsts += first

@@ -107,6 +107,10 @@ class LastOf(Deadline):
         """The longest of theirs, in seconds."""
         return max(each.remaining() for each in self._deadlines)
 
+    def is_over(self, now: float | None = None) -> bool:
+        """Whether all of theirs are."""
+        return all(each.is_over(now) for each in self._deadlines)
+
     def seconds_over(self) -> float:
         """The shortest of theirs."""
         return min(each.seconds_over() for each in self._deadlines)

@@ -93,7 +93,7 @@ class _News:
         self._loop = asyncio.get_running_loop()
         self._deadline = deadline
         self._chunks: list[Any] = []
-        self._woken = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
         self._timer = self._loop.call_later(deadline.remaining() + _GRACE_SECONDS, self._check)
         self._ended = False
         self.too_late = False
@@ -108,8 +108,9 @@ class _News:
 
     async def next(self) -> tuple[list[Any], bool]:
         """Wait for news: the chunks that have come, and whether they are the last."""
-        await self._woken.wait()
-        self._woken.clear()
+        if not (self._chunks or self._ended or self.too_late):
+            self._waiter = self._loop.create_future()  # an Event would make one too, and do more with it
+            await self._waiter
         chunks, self._chunks = self._chunks, []
         return chunks, self._ended
 
@@ -125,11 +126,11 @@ class _News:
 
     def _take(self, chunk: Any) -> None:
         self._chunks.append(chunk)
-        self._woken.set()
+        self._wake()
 
     def _take_end(self) -> None:
         self._ended = True
-        self._woken.set()
+        self._wake()
 
     def _check(self) -> None:
         """The deadline is put off by each output: one timer that follows it costs less than one for each."""
@@ -138,7 +139,11 @@ class _News:
             self._timer = self._loop.call_later(left + _GRACE_SECONDS, self._check)
         else:
             self.too_late = True
-            self._woken.set()
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 def _too_late(model: Model) -> DeadlineExceededError:

@@ -1,0 +1,158 @@
+"""``ovllama chat`` and ``ovllama infer`` as they are typed: at the end of a pipe, and in a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from .support import STORY, Served
+
+OVLLAMA = (sys.executable, "-m", "openvino_llama")
+SHORT = ("--max-tokens", "8", "--temperature", "0")
+
+
+def run(*arguments: str, stdin: str | bytes = "", **environment: str) -> subprocess.CompletedProcess[bytes]:
+    given = stdin.encode() if isinstance(stdin, str) else stdin
+    command = [*OVLLAMA, *arguments]
+    return subprocess.run(
+        command, input=given, capture_output=True, timeout=90, check=False, env=os.environ | environment
+    )
+
+
+def answer(served: Served, *messages: str) -> str:
+    """What the server says itself: messages are the user's and the assistant's in turn."""
+    chat = [{"role": ("user", "assistant")[place % 2], "content": each} for place, each in enumerate(messages)]
+    return str(served.infer({"messages": chat, "max_tokens": 8, "temperature": 0})["generated_text"])
+
+
+def test_a_chat_through_a_pipe(served: Served) -> None:
+    """Each line is a message, the answers are all that is on stdout; what was said before counts until /clear."""
+    first = answer(served, "What is a cat?")
+    second = answer(served, "What is a cat?", first, "And a dog?")
+    lines = "What is a cat?\n\nAnd a dog?\n/clear\nWhat is a cat?\n/exit\nnot read\n"
+    done = run("chat", "smol", "--url", served.address, *SHORT, stdin=lines)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode() == f"{first}\n{second}\n{first}\n"
+
+
+def test_a_system_message_stays(served: Served) -> None:
+    """It is the first one after /clear, too."""
+    arguments = ("chat", "smol", "--system", "You only say yes.", *SHORT)
+    done = run(*arguments, stdin="Hi\n/clear\nHi\n", OVLLAMA_URL=served.address)
+    chat = [{"role": "system", "content": "You only say yes."}, {"role": "user", "content": "Hi"}]
+    expected = served.infer({"messages": chat, "max_tokens": 8, "temperature": 0})["generated_text"]
+    assert done.stdout.decode() == f"{expected}\n" * 2
+
+
+def test_what_goes_wrong_is_said(served: Served) -> None:
+    """A model that is not there, or a server: a sentence each time, and the chat goes on."""
+    done = run("chat", "nobody", "--url", served.address, stdin="Hi\nHi\n")
+    assert done.returncode == 0
+    assert done.stderr.decode().count("nobody") == 2
+    done = run("chat", "--url", "http://127.0.0.1:9", stdin="Hi\n")
+    assert "refused" in done.stderr.decode()
+    for each in (done.stdout, done.stderr):
+        assert b"Traceback" not in each
+
+
+@pytest.mark.parametrize("line", [b"a\0b\n", b"\xff\xfe\n", b"\xed\xa0\x80\n", "🙂\n".encode()])
+def test_odd_lines(served: Served, line: bytes) -> None:
+    """Bytes that are no text do not end the chat."""
+    done = run("chat", "smol", "--url", served.address, *SHORT, stdin=line + b"Hi\n")
+    assert b"Traceback" not in done.stderr
+    assert done.stdout.decode().endswith("\n")
+    assert done.returncode == 0
+
+
+class Terminal:
+    """A chat in a pseudo-terminal."""
+
+    def __init__(self, leader: int) -> None:
+        self._leader = leader
+        self.seen = ""
+
+    def type(self, text: str) -> None:
+        os.write(self._leader, text.encode())
+
+    def await_text(self, pattern: str, seconds: float = 60) -> str:
+        """What is shown until the pattern has been; what comes after it is for the next call."""
+        while not (found := re.search(pattern, self.seen, re.DOTALL)):
+            if not select.select([self._leader], [], [], seconds)[0]:
+                raise AssertionError(f"{pattern} has not been shown: {self.seen!r}")
+            self.seen += os.read(self._leader, 4096).decode("utf-8", "replace")
+        shown, self.seen = self.seen[: found.end()], self.seen[found.end() :]
+        return shown
+
+
+@contextmanager
+def terminal(*arguments: str) -> Iterator[tuple[Terminal, subprocess.Popen[bytes]]]:
+    leader, follower = pty.openpty()
+    # Its controlling terminal, so that Ctrl-C becomes an interrupt.
+    command = (
+        "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", command, *OVLLAMA, *arguments],
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        start_new_session=True,
+    ) as process:
+        os.close(follower)
+        try:
+            yield Terminal(leader), process
+        finally:
+            process.kill()
+            os.close(leader)
+
+
+def test_a_chat_in_a_terminal(served: Served) -> None:
+    """Ctrl-C stops an answer, and the model with it, not the chat; at the prompt it does nothing; Ctrl-D leaves."""
+    with terminal("chat", "smol", "--url", served.address, "--temperature", "0") as (screen, process):
+        screen.await_text("> ")
+        screen.type("Tell me a very long story about the sea.\r")
+        screen.await_text(r"\n.{40}")
+        assert served.running() == 1
+        screen.type("\x03")
+        screen.await_text(r"\[stopped\].*> ")
+        served.await_idle()
+        screen.type("\x03")
+        screen.await_text(r"\n> ")
+        screen.type("/clear\r")
+        screen.await_text("> ")
+        screen.type("\x04")
+        assert process.wait(20) == 0
+
+
+def test_a_chat_with_a_server_of_its_own(served: Served) -> None:
+    """Without --url one is started, and ends with the chat."""
+    done = run(
+        "chat", "smol", "--registry", str(served.registry), *SHORT, stdin="What is a cat?\n", OVLLAMA_CACHE_DIR=""
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode() == answer(served, "What is a cat?") + "\n"
+
+
+def test_a_server_that_does_not_start() -> None:
+    """Is told, and nothing is left waiting."""
+    done = run("chat", "--registry", "/", stdin="Hi\n", OVLLAMA_PORT="x")
+    assert done.returncode == 1
+    assert b"did not start" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_one_text(served: Served) -> None:
+    """``ovllama infer`` continues what stands on the command line."""
+    command = ("infer", "smol", STORY, "max_tokens=8", "temperature=0", "--registry", str(served.registry))
+    done = run(*command, OVLLAMA_CACHE_DIR="")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["results"] == served.infer({"prompt": STORY, "max_tokens": 8, "temperature": 0})
