@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
@@ -36,6 +37,8 @@ def chat(model: str | None, url: str | None, registry: Path | None, **options: A
 
     MODEL is the name of a model; without it, the active one answers.
     """
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # what is no text must not end the chat
     with ExitStack() as stack:
         address = url or stack.enter_context(_own_server(registry))
         client = stack.enter_context(_client(address, options.pop("api_key")))
