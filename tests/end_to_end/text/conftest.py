@@ -14,8 +14,12 @@ from .support import GENERATION, Served, entry, serving, vision_entry
 
 __all__ = ["minilm", "smollm2"]
 
-EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
-"""Tokens that do not depend on their company: at the precision that a CPU chooses, bf16 on some, they do."""
+EXACT = {
+    "INFERENCE_PRECISION_HINT": "f32",
+    "KV_CACHE_PRECISION": "f32",
+    "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
+}
+"""Nothing is rounded: at the precision that the engine chooses, a text depends on what else it generates meanwhile."""
 CROWDED: dict[str, Any] = {
     "limits": {"workers": 4, "queue_size": 3},
     "config": GENERATION | {"engine": {"max_num_seqs": 4, "kv_cache_mib": 64}},

@@ -144,7 +144,7 @@ def test_a_chat_with_a_server_of_its_own(served: Served) -> None:
 
 def test_a_server_that_does_not_start() -> None:
     """Is told, and nothing is left waiting."""
-    done = run("chat", "--registry", "/", stdin="Hi\n", OVLLAMA_PORT="x")
+    done = run("chat", stdin="Hi\n", OVLLAMA_HOST="192.0.2.1")
     assert done.returncode == 1
     assert b"did not start" in done.stderr
     assert b"Traceback" not in done.stderr

@@ -1,0 +1,1 @@
+"""The API for OpenAI's clients, without a server."""
