@@ -14,7 +14,7 @@ from openvino_llama_text.config import TextConfig
 def test_it_is_installed() -> None:
     """With nothing that the server would leave out."""
     plugins = load_plugins()
-    (report,) = [each for each in plugins.reports() if each.name == "text"]
+    (report,) = [each for each in plugins.reports if each.name == "text"]
     assert report.status == "loaded", report.reason
     model_type = plugins.model_type("text")
     assert (model_type.endpoint, model_type.config) == ("text", TextConfig)

@@ -11,7 +11,6 @@ from litestar.exceptions import NotAuthorizedException
 from openvino_llama import InputTooLargeError, InvalidInputError, ModelNotFoundError, UnavailableError
 from openvino_llama_text.openai.errors import answer_error, error_body
 
-
 TOO_LONG = "prompt: it has 9 tokens, the model takes at most 5"
 
 
