@@ -21,6 +21,7 @@ import pytest
 from tests.markdown import ROOT, blocks, commands, documents
 
 import openvino_llama
+import openvino_llama_text
 import openvino_llama_vision
 from openvino_llama import errors, hookspecs, web
 from openvino_llama.backends import base as backends
@@ -33,11 +34,20 @@ from openvino_llama.server.metrics import Metrics
 from openvino_llama.server.problems import STATUSES
 from openvino_llama.server.settings import _VARIABLES, Settings, _default_models
 from openvino_llama.sources import read_index
+from openvino_llama_text.classification import ClassificationRequest
+from openvino_llama_text.config import Adapter, EngineConfig, TextConfig
+from openvino_llama_text.convert.choice import WEIGHTS
+from openvino_llama_text.embedding import EmbeddingRequest
+from openvino_llama_text.openai.bodies import ChatBody, CompletionBody, EmbeddingBody, RerankBody
+from openvino_llama_text.requests import GenerationRequest
+from openvino_llama_text.rerank import RerankRequest
 
 README = ROOT / "README.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
+TEXT = ROOT / "plugins" / "text"
+PLUGINS = (ROOT / "plugins" / "vision", TEXT)
 METHODS = "GET|POST|PUT|DELETE"
-PLUGIN_ONLY = re.compile(r"/infer/(?!image$)")
+PLUGIN_ONLY = re.compile(r"/infer/(?!image$|text$|text/stream$)")
 """Routes of plugins that documents make up or that are examples."""
 
 
@@ -93,6 +103,13 @@ def test_the_gate_and_tox_check_the_same() -> None:
             assert command in gate, environment
 
 
+def program() -> dict[str, click.Command]:
+    """The commands by name, those of the plugins included."""
+    context = click.Context(main)
+    found = {name: main.get_command(context, name) for name in main.list_commands(context)}
+    return {name: command for name, command in found.items() if command}
+
+
 def ovllama_lines() -> Iterator[tuple[str, list[str]]]:
     """Every ``ovllama ...`` of a document, as words."""
     for path in documents():
@@ -107,11 +124,11 @@ def ovllama_lines() -> Iterator[tuple[str, list[str]]]:
 
 def test_every_documented_command_exists() -> None:
     """With every option that is shown."""
-    found = list(ovllama_lines())
+    found, existing = list(ovllama_lines()), program()
     assert len(found) > 8
     for document, words in found:
         rest = [word for word in words if word not in ("-v", "--verbose")]
-        command = main.commands[rest[0]]
+        command = existing[rest[0]]
         options = {option for each in command.params for option in each.opts}
         own = rest[1 : rest.index("--")] if "--" in rest else rest[1:]
         used = {word.partition("=")[0] for word in own if word.startswith("-")}
@@ -121,7 +138,7 @@ def test_every_documented_command_exists() -> None:
 def test_every_command_is_in_the_readme() -> None:
     """And explains itself, with an example that is a command of this program."""
     shown = {words[0] for document, words in ovllama_lines() if document == "README.md"}
-    assert set(main.commands) == shown
+    assert set(program()) == shown
     for name, command in main.commands.items():
         context = click.Context(command, info_name=name)
         assert re.search(rf"Example\W+(\n.*)*\s+ovllama {name}", command.get_help(context)), name
@@ -321,6 +338,47 @@ def test_what_plugins_may_use_is_documented() -> None:
             assert re.search(rf"`{name}\b", page), name
 
 
+# ---- the text plugin ------------------------------------------------------------------------------------------------
+
+
+def test_the_fields_of_a_text_models_config_are_documented() -> None:
+    """In the plugin's README: those of ``config``, and no others; its default values are the code's."""
+    page = TEXT / "README.md"
+    prefixes: tuple[tuple[Any, str], ...] = ((TextConfig, ""), (EngineConfig, "engine."))
+    fields = {f"{prefix}{name}" for kind, prefix in prefixes for name in kind.__struct_fields__ if name != "engine"}
+    assert table(page, "Configuration") == fields
+    rows = dict(re.findall(r"^\| `engine\.(\w+)` \| ([^|]*) \|", text(page), re.MULTILINE))
+    for field in msgspec.structs.fields(EngineConfig):
+        if isinstance(field.default, int):
+            assert rows[field.name].strip() == str(field.default).lower(), field.name
+    for field in Adapter.__struct_fields__:
+        assert f'"{field}"' in text(page), field
+
+
+@pytest.mark.parametrize(
+    ("heading", "kind"),
+    [
+        ("Generation", GenerationRequest),
+        ("Embedding", EmbeddingRequest),
+        ("Classification", ClassificationRequest),
+        ("Reranking", RerankRequest),
+    ],
+)
+def test_the_fields_of_requests_for_texts_are_documented(heading: str, kind: Any) -> None:
+    """Each task has a table with the fields of its requests, and no others."""
+    assert table(TEXT / "README.md", heading) == set(kind.__struct_fields__)
+
+
+def test_the_fields_of_openais_requests_are_documented() -> None:
+    """Each that a body may have is named."""
+    section = text(TEXT / "README.md").partition("## For OpenAI's clients")[2].partition("\n## ")[0]
+    for kind in (ChatBody, CompletionBody, EmbeddingBody, RerankBody):
+        for field in kind.__struct_fields__:
+            assert f"`{field}`" in section, field
+    for weights in WEIGHTS:
+        assert f"`{weights}`" in text(TEXT / "README.md"), weights
+
+
 # ---- code -----------------------------------------------------------------------------------------------------------
 
 
@@ -342,7 +400,10 @@ def kind_and_name(name: str) -> tuple[int, str]:
     return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
 
 
-@pytest.mark.parametrize("package", [openvino_llama, openvino_llama_vision], ids=lambda package: package.__name__)
+PACKAGES = [openvino_llama, openvino_llama_vision, openvino_llama_text]
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
 def test_public_names_are_sorted_and_there(package: Any) -> None:
     """Each ``__all__``."""
     for module in modules(package):
@@ -364,8 +425,8 @@ def test_the_distributions_have_one_version() -> None:
     """And each plugin wants a core of just this minor version."""
     version = openvino_llama.__version__
     minor = version.rpartition(".")[0]
-    assert openvino_llama_vision.__version__ == version
-    for folder in (ROOT / "plugins" / "vision", ROOT / "examples" / "plugin-anomaly"):
+    assert {openvino_llama_vision.__version__, openvino_llama_text.__version__} == {version}
+    for folder in (*PLUGINS, ROOT / "examples" / "plugin-anomaly"):
         assert f"openvino-llama~={minor}.0" in project(folder)["dependencies"], folder.name
 
 
@@ -379,7 +440,7 @@ def test_the_changelog_has_this_version() -> None:
 def test_every_distribution_supports_the_same_pythons() -> None:
     """As the classifiers and tox have them."""
     wanted = project(ROOT)["requires-python"]
-    assert project(ROOT / "plugins" / "vision")["requires-python"] == wanted
+    assert {project(folder)["requires-python"] for folder in PLUGINS} == {wanted}
     versions = [each.rpartition(" ")[2] for each in project(ROOT)["classifiers"] if "Python :: 3." in each]
     tox = configparser.ConfigParser(interpolation=None)
     tox.read(ROOT / "tox.ini")
@@ -396,12 +457,12 @@ def test_tools_are_pinned() -> None:
 def test_the_lowest_versions_are_those_that_are_promised() -> None:
     """What ``tox -e lowest`` installs is what the distributions' ranges begin with."""
     stated = [*project(ROOT)["dependencies"], *project(ROOT)["optional-dependencies"]["hf"]]
-    stated += [each for each in project(ROOT / "plugins" / "vision")["dependencies"] if "llama" not in each]
+    stated += [each for folder in PLUGINS for each in project(folder)["dependencies"] if "llama" not in each]
     lowest = dict(re.findall(r"^([\w-]+)==([\d.]+)$", text(ROOT / "requirements-lowest.txt"), re.MULTILINE))
     for requirement in stated:
         name, low = re.findall(r"^([\w-]+)>=([\d.]+)", requirement)[0]
         assert f"{lowest[name]}.0.0".startswith(f"{low}."), requirement
-    assert len(lowest) == len({requirement.partition(">=")[0] for requirement in stated})
+    assert set(lowest) == {requirement.partition(">=")[0] for requirement in stated}
 
 
 def anchors(path: Path) -> set[str]:
