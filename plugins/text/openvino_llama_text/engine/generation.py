@@ -53,7 +53,8 @@ def open_pipeline(load: Load, blocks: int) -> genai.ContinuousBatchingPipeline:
         properties["draft_model"] = genai.draft_model(load.draft_model, load.draft_device)
     if load.adapters:
         pairs = [(genai.Adapter(path), alpha) for path, alpha in load.adapters]
-        properties["adapters"] = genai.AdapterConfig(pairs)
+        # In the other modes adapters take part only in what ``generate`` is asked, not in ``add_request``.
+        properties["adapters"] = genai.AdapterConfig(pairs, mode=genai.AdapterConfig.Mode.MODE_STATIC)
     return genai.ContinuousBatchingPipeline(load.model, scheduler, load.device, properties)
 
 
