@@ -44,6 +44,7 @@ def directly(model: Path, prompts: Sequence[list[int]], **properties: Any) -> An
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_tokens_are_those_of_the_engine(served: Served, smollm2: Path) -> None:
     """Each of twenty prompts continues as it does in openvino-genai itself, alone and sixteen at once."""
     alone = [ask(served, prompt) for prompt in PROMPTS]

@@ -133,6 +133,7 @@ def test_a_chat_in_a_terminal(served: Served) -> None:
         assert process.wait(20) == 0
 
 
+@pytest.mark.slow
 def test_a_chat_with_a_server_of_its_own(served: Served) -> None:
     """Without --url one is started, and ends with the chat."""
     done = run(
