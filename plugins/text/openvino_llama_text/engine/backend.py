@@ -209,7 +209,7 @@ class EngineContext:
         with self._lock:  # from here on it can be cancelled
             self._sequence = sequence = process.sequence()
         try:
-            self._graph.checker.check(self._parameters)
+            self._graph.checker.check(self._parameters, lambda: not sequence.is_cancelled)
             process.submit(sequence, self._tokens.tobytes(), self._parameters)
         except BaseException:
             with self._lock:

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import subprocess
 import sys
 import threading
+import time
 from collections import OrderedDict
-from typing import IO
+from collections.abc import Callable, Iterator
+from typing import IO, NamedTuple
 
-from openvino_llama import InvalidInputError, UnavailableError
+from openvino_llama import InferenceError, InvalidInputError, UnavailableError
 from openvino_llama_text.engine.environment import environment
 from openvino_llama_text.engine.frames import Check, Checked, Frames, write_frame
 from openvino_llama_text.engine.parameters import EngineParameters
@@ -23,41 +26,54 @@ from openvino_llama_text.engine.parameters import EngineParameters
 __all__ = ["GrammarChecker"]
 
 _REMEMBERED = 1024
+_FORGET_SECONDS = 60.0
+"""Too complex is also what a busy machine makes of a form: another day it may compile in time."""
 _START_SECONDS = 60.0
+_TURN_SECONDS = 0.1
 _SECONDS = 2.0
 """The engine takes as long as the checker, and everybody waits for it: no form may take longer."""
+
+
+class _Verdict(NamedTuple):
+    """What was said of a form."""
+
+    problem: str
+    """Empty if it compiles."""
+    until: float = math.inf
+    """When it is to be tried again, on the monotonic clock."""
 
 
 class GrammarChecker:
     """One model's checker. Used by several threads; one form is tried at a time."""
 
-    def __init__(self, model: str, seconds: float = _SECONDS) -> None:
-        """``model`` is what the engine is given too: its tokenizer is what forms are compiled for."""
+    def __init__(self, model: str, seconds: float = _SECONDS, forget_seconds: float = _FORGET_SECONDS) -> None:
+        """``model`` is what the engine is given too: its tokenizer is what forms are compiled for.
+
+        A form that does not compile within ``seconds`` is refused, for ``forget_seconds`` without another try.
+        """
         self._model = model
         self._seconds = seconds
-        self._known: OrderedDict[bytes, str] = OrderedDict()
+        self._forget_seconds = forget_seconds
+        self._known: OrderedDict[bytes, _Verdict] = OrderedDict()
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
         self._closed = False
 
-    def check(self, parameters: EngineParameters) -> None:
-        """Raise InvalidInputError, naming the parameter, for a form that does not compile, or not soon."""
+    def check(self, parameters: EngineParameters, is_wanted: Callable[[], bool] = lambda: True) -> None:
+        """Raise InvalidInputError, naming the parameter, for a form that does not compile, or not soon.
+
+        InferenceError if it has to wait for others and is not wanted any more meanwhile.
+        """
         if parameters.form is None:
             return
         kind, source = parameters.form
         key = hashlib.sha256(f"{kind}\0{source}".encode()).digest()
-        problem = self._known.get(key)
-        if problem is None:
-            if not self._lock.acquire(timeout=_START_SECONDS):
-                raise UnavailableError("too many forms of output wait to be checked")
-            try:
-                problem = self._known.get(key)
-                if problem is None:
-                    problem = self._remember(key, self._try(Check(kind, source)))
-            finally:
-                self._lock.release()
-        if problem:
-            raise InvalidInputError(f"parameter {kind!r} {problem}")
+        verdict = self._verdict(key)
+        if verdict is None:
+            with self._turn(is_wanted):
+                verdict = self._verdict(key) or self._remember(key, self._try(Check(kind, source)))
+        if verdict.problem:
+            raise InvalidInputError(f"parameter {kind!r} {verdict.problem}")
 
     def close(self) -> None:
         """End the process."""
@@ -65,14 +81,30 @@ class GrammarChecker:
             self._closed = True
             self._end()
 
-    def _remember(self, key: bytes, problem: str) -> str:
-        self._known[key] = problem
+    @contextlib.contextmanager
+    def _turn(self, is_wanted: Callable[[], bool]) -> Iterator[None]:
+        """One form at a time; who has left does not wait for those before."""
+        while not self._lock.acquire(timeout=_TURN_SECONDS):
+            if not is_wanted():
+                raise InferenceError("the generation was cancelled")
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _verdict(self, key: bytes) -> _Verdict | None:
+        """What is known of a form."""
+        verdict = self._known.get(key)
+        return verdict if verdict and time.monotonic() < verdict.until else None
+
+    def _remember(self, key: bytes, verdict: _Verdict) -> _Verdict:
+        self._known[key] = verdict
         while len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
-        return problem
+        return verdict
 
-    def _try(self, check: Check) -> str:
-        """What is wrong with a form; empty if nothing is."""
+    def _try(self, check: Check) -> _Verdict:
+        """Have a form compiled."""
         if self._child and self._child.poll() is not None:
             self._end()  # it died while it had nothing to do: that is no form's fault
         child = self._child or self._start()
@@ -85,8 +117,9 @@ class GrammarChecker:
             answer = None
         if answer is None:
             self._end()
-            return f"is too complex: it does not compile within {self._seconds:g} s and the memory for it"
-        return answer.message
+            problem = f"is too complex: it does not compile within {self._seconds:g} s and the memory for it"
+            return _Verdict(problem, time.monotonic() + self._forget_seconds)
+        return _Verdict(answer.message)
 
     def _start(self) -> subprocess.Popen[bytes]:
         if self._closed:
