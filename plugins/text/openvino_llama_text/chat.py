@@ -51,14 +51,15 @@ class ChatTemplate:
         self._special = re.compile(f"(?s)(?=(?:{texts}))." if texts else "(?!)")
 
     def render(
-        self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **variables: Any
+        self, messages: Sequence[Mapping[str, Any]], /, *, add_generation_prompt: bool = True, **variables: Any
     ) -> str:
         """The text of a chat, for a tokenizer that adds no special tokens.
 
-        ``variables`` are for the template: ``tools``, ``documents``, ``enable_thinking``... Raises InvalidInputError if
-        the template refuses the messages, or cannot cope with them.
+        ``variables`` are for the template: ``tools``, ``documents``, ``enable_thinking``... They come from clients and
+        may have any name; ``messages`` stay what they are. Raises InvalidInputError if the template refuses the
+        messages, or cannot cope with them.
         """
-        given = {"messages": list(messages), "tools": None, "documents": None} | variables
+        given = {"tools": None, "documents": None} | variables | {"messages": list(messages)}
         said = self._defused(given, 0)
         template = self._tool_use if said["tools"] else self._default
         try:

@@ -70,6 +70,14 @@ def test_what_a_template_refuses_is_the_clients_error() -> None:
     assert len(str(raised.value)) < 300
 
 
+@pytest.mark.parametrize("name", ["messages", "self", "variables", "loop", "range"])
+def test_variables_of_any_name(name: str) -> None:
+    """What clients call their variables is theirs, and takes the place of nothing but a template's own names."""
+    template = ChatTemplate("{% for each in messages %}{{ each.content }}{% endfor %}")
+    variables: dict[str, Any] = {name: 1}
+    assert template.render(HELLO, **variables) == "Hello"
+
+
 @pytest.mark.parametrize("messages", [[{"role": "user"}], [{"role": "user", "content": [{"text": "Hi"}]}], [{}]])
 def test_messages_that_a_template_cannot_cope_with(messages: list[dict[str, Any]]) -> None:
     """Nothing of Jinja's or Python's own words is said."""
