@@ -226,6 +226,7 @@ def test_a_plugin_that_fails_to_load_a_model(live: Live, raised: str) -> None:
         (b'{"name": "a", "name": ', "application/json", 400),
         (b'{"name": "a", "config": ' + b'{"a":' * 101 + b"1" + b"}" * 101 + b"}", "application/json", 400),
         (b'{"name":' + b"[" * 500_000, "application/json", 400),
+        (b'{"name": "\xff"}', "application/json", 400),
         (b" " * ((1 << 20) + 1), "application/json", 413),
         (b"{}", "text/plain", 415),
         (b"{}", "", 415),

@@ -132,7 +132,7 @@ def decode_object(body: bytes) -> dict[str, Any]:
     """A JSON object; InvalidInputError if it is none, or nested too deep."""
     try:
         decoded = msgspec.json.decode(body, type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise InvalidInputError("the body is not a JSON object") from None
     level: list[Any] = [decoded]
     for _ in range(_MAX_DEPTH):

@@ -207,8 +207,6 @@ def _decoded(body: bytes, kind: type[Body]) -> Body:
         return msgspec.convert(decode_object(body), kind)
     except msgspec.ValidationError as error:
         raise InvalidInputError(f"the body: {error}") from error
-    except UnicodeDecodeError as error:
-        raise InvalidInputError("the body is not a JSON object in UTF-8") from error
 
 
 def _converted(stated: dict[str, Any]) -> GenerationRequest:
