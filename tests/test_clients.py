@@ -6,6 +6,7 @@ import functools
 import http.server
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,9 @@ import openvino as ov
 import pytest
 from openvino import opset13 as ops
 from PIL import Image
+from tests.plugins.text.conftest import smollm2
+
+__all__ = ["smollm2"]
 
 CLIENTS = Path(__file__).parent.parent / "examples" / "clients"
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -181,3 +185,49 @@ def test_the_pages_origin_is_allowed_by_default(folder: Path) -> None:
     assert answer.headers["access-control-allow-origin"] == "http://localhost:8000"
     assert "POST" in answer.headers["access-control-allow-methods"]
     assert {"content-type", "x-api-key"} <= set(answer.headers["access-control-allow-headers"].lower().split(", "))
+
+
+@pytest.fixture(scope="module")
+def writer(folder: Path, origin: str, smollm2: Path) -> Iterator[str]:
+    """A server with a language model, which lets the page call it."""
+    files = {"model": "openvino_model.xml", "weights": "openvino_model.bin", "tokenizer": "openvino_tokenizer.xml"}
+    shutil.copytree(smollm2, folder / "models" / "smol")
+    entry = {"type": "text", "task": "generation", "files": {role: f"smol/{name}" for role, name in files.items()}}
+    registry = folder / "models" / "texts.json"
+    registry.write_text(json.dumps({"models": {"smol": entry}}))
+    with serving(folder, OVLLAMA_CORS_ORIGINS=origin, MODEL_REGISTRY_PATH=str(registry)) as address:
+        yield address
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="no curl here")
+def test_curl_shows_a_stream(folder: Path, writer: str) -> None:
+    """Pieces of the text, and at the end all of it; a problem for a text that is none."""
+    done = run(folder, "sh", "stream.sh", "The capital of France is", writer)
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line.removeprefix("data: ")) for line in done.stdout.splitlines() if line.startswith("data: ")]
+    *pieces, whole = events
+    assert "".join(each["text"] for each in pieces) == whole["results"]["generated_text"]
+    assert whole["results"]["generated_text"].startswith(" Paris")
+    refused = run(folder, "sh", "stream.sh", "", writer)
+    assert refused.returncode != 0
+    assert json.loads(refused.stdout)["status"] == 400
+
+
+def test_openai(folder: Path, writer: str) -> None:
+    """The model is found, and its answer printed; an error is a sentence."""
+    ask = (sys.executable, "openai_client.py", "--server", writer, "What is the capital of France?")
+    done = run(folder, *ask, "--max-tokens", "16")
+    assert done.returncode == 0, done.stderr
+    assert "Paris" in done.stdout
+    wrong = run(folder, *ask, "--model", "gpt-4")
+    assert wrong.returncode == 1
+    assert "there is no model 'gpt-4'" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+
+
+@pytest.mark.skipif(not BROWSER, reason="no browser here")
+def test_a_browser_shows_a_stream(folder: Path, origin: str, writer: str) -> None:
+    """The page's EventSource gets every piece, and ends with the stream."""
+    page = browse(folder, f"{origin}/stream.html?{urlencode({'server': writer, 'prompt': 'The capital of France is'})}")
+    assert "The capital of France is Paris" in page
+    assert re.search(r'<p role="status">\d+ tokens, (stop|length)</p>', page)
