@@ -351,8 +351,8 @@ def test_the_fields_of_a_text_models_config_are_documented() -> None:
     for field in msgspec.structs.fields(EngineConfig):
         if isinstance(field.default, int):
             assert rows[field.name].strip() == str(field.default).lower(), field.name
-    for field in Adapter.__struct_fields__:
-        assert f'"{field}"' in text(page), field
+    for name in Adapter.__struct_fields__:
+        assert f'"{name}"' in text(page), name
 
 
 @pytest.mark.parametrize(
