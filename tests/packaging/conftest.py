@@ -16,10 +16,16 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 SOURCES = {
     "openvino_llama": ROOT,
+    "openvino_llama_text": ROOT / "plugins" / "text",
     "openvino_llama_vision": ROOT / "plugins" / "vision",
     "openvino_llama_anomaly": ROOT / "examples" / "plugin-anomaly",
 }
 """Name of the distribution, as its files have it -> the folder of its pyproject.toml."""
+
+# A red pixel as BMP.
+PIXEL = bytes.fromhex(
+    "424d3a0000000000000036000000280000000100000001000000010018000000000004000000130b0000130b000000000000000000000000ff00"
+)
 
 _KEPT = (
     "HOME",
@@ -107,6 +113,22 @@ def vision_environment(wheels: dict[str, Path], tmp_path_factory: pytest.TempPat
     """The server and the vision plugin, as a user installs them."""
     environment = Environment(tmp_path_factory.mktemp("vision"))
     environment.install(wheels["openvino_llama"], wheels["openvino_llama_vision"])
+    return environment
+
+
+@pytest.fixture(scope="session")
+def text_environment(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """The server and the text plugin, without the vision plugin."""
+    environment = Environment(tmp_path_factory.mktemp("text"))
+    environment.install(wheels["openvino_llama"], wheels["openvino_llama_text"])
+    return environment
+
+
+@pytest.fixture(scope="session")
+def both_environment(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """The server and both plugins."""
+    environment = Environment(tmp_path_factory.mktemp("both"))
+    environment.install(*(wheels[f"openvino_llama{name}"] for name in ("", "_text", "_vision")))
     return environment
 
 

@@ -12,21 +12,17 @@ import openvino as ov
 import pytest
 from openvino import opset13 as ops
 
-from .conftest import ROOT, SOURCES, Environment, build
+from .conftest import PIXEL, ROOT, SOURCES, Environment, build
 
 pytestmark = pytest.mark.slow
 
 DATA = {
     "openvino_llama": {"py.typed", "sandbox/inferencer.wasm"},
+    "openvino_llama_text": {"py.typed", "index.json"},
     "openvino_llama_vision": {"py.typed", "index.json"},
     "openvino_llama_anomaly": {"anomaly.wasm", "index.json", "neighbours.bin", "neighbours.xml", "sample.csv"},
 }
 """Distribution -> the files of its package that are no modules."""
-
-# A red pixel as BMP.
-PIXEL = bytes.fromhex(
-    "424d3a0000000000000036000000280000000100000001000000010018000000000004000000130b0000130b000000000000000000000000ff00"
-)
 
 
 def members(wheel: Path) -> set[str]:
