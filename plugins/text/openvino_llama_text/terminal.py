@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ def chat(model: str | None, url: str | None, registry: Path | None, **options: A
 
     MODEL is the name of a model; without it, the active one answers.
     """
+    _leave_when_told()
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")  # what is no text must not end the chat
     with ExitStack() as stack:
@@ -98,6 +100,14 @@ class _Chat:
             for line in response.iter_lines():
                 if line.startswith(_DATA) and line != _DATA + "[DONE]":
                     yield _content(line.removeprefix(_DATA))
+
+
+def _leave_when_told() -> None:
+    """Closing the terminal ends the chat, too, in an orderly way: else a server of its own would stay behind."""
+    for name in ("SIGHUP", "SIGTERM"):
+        number = getattr(signal, name, None)  # not everywhere
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores it
+            signal.signal(number, lambda got, _: sys.exit(128 + got))
 
 
 def _content(data: str) -> str:

@@ -7,10 +7,12 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -149,6 +151,20 @@ def test_a_server_that_does_not_start() -> None:
     assert done.returncode == 1
     assert b"did not start" in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells which processes there are")
+@pytest.mark.parametrize("told", [signal.SIGHUP, signal.SIGTERM])
+def test_a_terminal_that_is_closed(tmp_path: Path, told: signal.Signals) -> None:
+    """The server of a chat ends, too, when the terminal is closed or the chat is told to end."""
+    registry = tmp_path / "registry.yaml"
+    registry.write_text("models: {}\n")
+    with terminal("chat", "--registry", str(registry)) as (screen, process):
+        screen.await_text("> ")
+        (server,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.send_signal(told)
+        assert process.wait(30) == 128 + told
+    assert not Path("/proc", server).exists()
 
 
 def test_one_text(served: Served) -> None:
