@@ -29,12 +29,13 @@ from openvino_llama import (
     UnsupportedTargetError,
 )
 from openvino_llama_text.config import EngineConfig, TextConfig
-from openvino_llama_text.engine.files import lay_out, stated_context
+from openvino_llama_text.engine.files import lay_out
 from openvino_llama_text.engine.frames import Load, Output, Reason
 from openvino_llama_text.engine.grammar import GrammarChecker
 from openvino_llama_text.engine.parameters import EngineParameters, read_parameters
 from openvino_llama_text.engine.process import EngineProcess
 from openvino_llama_text.engine.sequence import Sequence as Generated
+from openvino_llama_text.files import facts_of
 
 __all__ = ["EngineBackend", "EngineContext", "EngineGraph"]
 
@@ -244,7 +245,7 @@ def _load(config: ModelConfig, scratch: Path) -> Load:
         max_num_seqs=engine.max_num_seqs,
         max_num_batched_tokens=engine.max_num_batched_tokens,
         prefix_caching=engine.prefix_caching,
-        max_context=text.context_window or stated_context(config.files),
+        max_context=text.context_window or facts_of(config).max_positions,
         draft_model=_draft(config, engine.draft_model, scratch),
         draft_device=engine.draft_device,
         num_assistant_tokens=engine.num_assistant_tokens,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["lay_out", "stated_context"]
+__all__ = ["lay_out"]
 
 _BESIDE = (
     *("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json"),
@@ -33,16 +32,6 @@ def lay_out(files: Mapping[str, Path], folder: Path, role: str = "model") -> Pat
         if path.is_file():
             _link(path, folder / name)
     return folder
-
-
-def stated_context(files: Mapping[str, Path]) -> int | None:
-    """The longest sequence that the model was made for, as ``config.json`` beside it says; None if it does not."""
-    try:
-        config = json.loads((files["model"].parent / "config.json").read_bytes())
-    except (OSError, ValueError):
-        return None
-    value = config.get("max_position_embeddings") if isinstance(config, dict) else None
-    return value if isinstance(value, int) and value > 0 else None
 
 
 def _link(path: Path, link: Path) -> None:

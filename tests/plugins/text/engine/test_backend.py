@@ -11,6 +11,7 @@ import threading
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from tests.plugins.text.engine.runs import PROMPT, config, context, generate, prompts, pull, together, wait_until
@@ -25,7 +26,7 @@ from openvino_llama import (
     Step,
     UnsupportedTargetError,
 )
-from openvino_llama_text.config import Adapter
+from openvino_llama_text.config import Adapter, TextConfig
 from openvino_llama_text.engine.backend import EngineBackend, EngineGraph
 
 _DIRECT = """
@@ -105,6 +106,19 @@ def test_the_context_window_ends_a_sequence(smollm2: Path) -> None:
     try:
         tokens, step = generate(graph, prompts(1, 50)[0], max_tokens=1000, ignore_eos=True)
         assert (len(tokens), step) == (14, Step.CONTEXT_FULL)
+        assert generate(graph, prompts(1, 64)[0], max_tokens=1) == ([], Step.PROMPT_TOO_LONG)
+    finally:
+        graph.close()
+
+
+def test_the_context_window_that_the_models_files_state(smollm2: Path, tmp_path: Path) -> None:
+    """It is the same for the engine as for whoever counts the tokens of prompts, whatever the field's name."""
+    for path in smollm2.glob("openvino_model.*"):
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "config.json").write_text('{"text_config": {"n_positions": 64}}')
+    text = config(tmp_path)
+    graph = EngineBackend().open(msgspec.structs.replace(text, config=TextConfig()), None)
+    try:
         assert generate(graph, prompts(1, 64)[0], max_tokens=1) == ([], Step.PROMPT_TOO_LONG)
     finally:
         graph.close()
