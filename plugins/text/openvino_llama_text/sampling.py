@@ -94,7 +94,9 @@ def _check_grammars(sampling: Sampling) -> None:
 def defaults_of(config: ModelConfig) -> Sampling:
     """What the model's files say, and over it what the registry says."""
     stated = generation_defaults_of(config)
-    temperature = stated.temperature if stated.do_sample is not False else 0.0
+    temperature = stated.temperature
+    if stated.do_sample is not None and (temperature is None or not stated.do_sample):
+        temperature = float(stated.do_sample)  # who samples and says no more has logits as they are
     found = {
         "temperature": temperature,
         "top_p": stated.top_p,

@@ -68,9 +68,18 @@ def test_the_registry_comes_before_the_files(tmp_path: Path) -> None:
     assert found == Sampling(temperature=0.7, top_p=0.5, max_tokens=64, stop=["\n"])
 
 
-@pytest.mark.parametrize(("stated", "temperature"), [({"do_sample": False, "temperature": 0.7}, 0.0), ({}, None)])
-def test_a_model_that_is_not_to_sample(tmp_path: Path, stated: dict[str, Any], temperature: float | None) -> None:
-    """Is greedy, whatever temperature stands beside that."""
+@pytest.mark.parametrize(
+    ("stated", "temperature"),
+    [
+        ({"do_sample": False, "temperature": 0.7}, 0.0),
+        ({"do_sample": False}, 0.0),
+        ({"do_sample": True}, 1.0),
+        ({"do_sample": True, "temperature": 0.7}, 0.7),
+        ({}, None),
+    ],
+)
+def test_whether_a_model_is_to_sample(tmp_path: Path, stated: dict[str, Any], temperature: float | None) -> None:
+    """One that is not is greedy, whatever temperature stands beside that; one that is has 1, as transformers does."""
     assert written(tmp_path, stated).temperature == temperature
 
 
