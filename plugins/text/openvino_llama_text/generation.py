@@ -25,6 +25,8 @@ __all__ = ["context_window", "max_prompt", "postprocess", "preprocess", "validat
 
 DEFAULT_MAX_TOKENS = 256
 """Of a text that is continued, where nobody says."""
+DEFAULT_MAX_ANSWER = 2048
+"""Of an answer in a chat: it mostly ends by itself, but the engine keeps room for all that it may have."""
 
 _NOT_FOR_ENGINE = ("stop",)
 
@@ -123,10 +125,8 @@ def _completed(config: ModelConfig, asked: GenerationRequest, prompt: int) -> Sa
 
 
 def _default_most(asked: GenerationRequest, room: int | None) -> int:
-    """An answer in a chat ends by itself, and has all the room there is; a text that goes on might not."""
-    if room is None or asked.messages is None:
-        return min(DEFAULT_MAX_TOKENS, room or DEFAULT_MAX_TOKENS)
-    return room
+    most = DEFAULT_MAX_TOKENS if asked.messages is None else DEFAULT_MAX_ANSWER
+    return most if room is None else min(most, room)
 
 
 def _engine_parameters(sampling: Sampling, *, logprobs: bool) -> bytes:

@@ -94,11 +94,8 @@ def _check_grammars(sampling: Sampling) -> None:
 def defaults_of(config: ModelConfig) -> Sampling:
     """What the model's files say, and over it what the registry says."""
     stated = generation_defaults_of(config)
-    temperature = stated.temperature
-    if stated.do_sample is not None and (temperature is None or not stated.do_sample):
-        temperature = float(stated.do_sample)  # who samples and says no more has logits as they are
     found = {
-        "temperature": temperature,
+        "temperature": 0.0 if stated.do_sample is False else 1.0 if stated.temperature is None else stated.temperature,
         "top_p": stated.top_p,
         "top_k": stated.top_k,
         "min_p": stated.min_p,

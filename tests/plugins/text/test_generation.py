@@ -73,13 +73,13 @@ def test_defaults(make: Make) -> None:
 
 
 def test_lengths(make: Make) -> None:
-    """A chat has all the room that the window leaves; a text 256 tokens at most; what is asked must fit."""
+    """Unasked, a chat has 2048 tokens and a text 256, or what the window leaves; what is asked must fit."""
     prompt = len(asked(make())[0])
     assert asked(make())[1]["max_tokens"] == WINDOW - prompt
     assert asked(make(context_window=4096))[1]["max_tokens"] == 256
     chat = {"prompt": None, "messages": [{"role": "user", "content": "hello"}]}
     ids, stated = asked(make(context_window=4096, chat_template=TEMPLATE), **chat)
-    assert stated["max_tokens"] == 4096 - len(ids)
+    assert stated["max_tokens"] == min(2048, 4096 - len(ids))
     assert asked(make(), max_tokens=WINDOW - prompt)[1]["max_tokens"] == WINDOW - prompt
     with pytest.raises(InvalidInputError, match=rf"max_tokens: the prompt has {prompt} tokens.*{WINDOW}"):
         asked(make(), max_tokens=WINDOW - prompt + 1)

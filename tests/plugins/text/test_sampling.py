@@ -75,11 +75,11 @@ def test_the_registry_comes_before_the_files(tmp_path: Path) -> None:
         ({"do_sample": False}, 0.0),
         ({"do_sample": True}, 1.0),
         ({"do_sample": True, "temperature": 0.7}, 0.7),
-        ({}, None),
+        ({}, 1.0),
     ],
 )
-def test_whether_a_model_is_to_sample(tmp_path: Path, stated: dict[str, Any], temperature: float | None) -> None:
-    """One that is not is greedy, whatever temperature stands beside that; one that is has 1, as transformers does."""
+def test_whether_a_model_is_to_sample(tmp_path: Path, stated: dict[str, Any], temperature: float) -> None:
+    """One that is not is greedy, whatever temperature stands beside that; else it is 1, as OpenAI's."""
     assert written(tmp_path, stated).temperature == temperature
 
 

@@ -28,21 +28,27 @@ class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     include_usage: bool = False
 
 
-class _TextPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="text"):
-    text: str
-
-
 class _ChatMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     role: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-    content: str | list[_TextPart] | None = None
+    content: str | list[dict[str, Any]] | None = None
     name: str | None = None
     refusal: None = None
 
-    def plain(self) -> Message:
-        """With all its text in one."""
+    def plain(self, where: str) -> Message:
+        """With all its text in one; ``where`` is what it is called if it has something else."""
         content = self.content or ""
-        text = content if isinstance(content, str) else "".join(part.text for part in content)
-        return Message("system" if self.role == "developer" else self.role, text, self.name)
+        if not isinstance(content, str):
+            content = "".join(_text_of(part, f"{where}.content[{index}]") for index, part in enumerate(content))
+        return Message("system" if self.role == "developer" else self.role, content, self.name)
+
+
+def _text_of(part: dict[str, Any], where: str) -> str:
+    if part.get("type") != "text":
+        raise InvalidInputError(f"{where}: parts of the type {part.get('type')!r} are not supported; expected 'text'")
+    text = part.get("text")
+    if not isinstance(text, str) or len(part) > 2:
+        raise InvalidInputError(f"{where}: expected 'type' and 'text', a string; got {sorted(part)}")
+    return text
 
 
 class _JsonSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -134,17 +140,22 @@ class ChatBody(_Sampled, frozen=True, forbid_unknown_fields=True, kw_only=True):
     messages: Annotated[list[_ChatMessage], msgspec.Meta(min_length=1, max_length=4096)]
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=0)] | None = None
+    top_logprobs: int | None = None
     response_format: _ResponseFormat | None = None
     modalities: list[Literal["text"]] | None = None
-    tools: Annotated[list[Any], msgspec.Meta(max_length=0)] | None = None
+    tools: list[Any] | None = None
     tool_choice: Literal["none", "auto"] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
     def asked(self) -> GenerationRequest:
         """The same as a request of the model type; InvalidInputError names what is wrong."""
+        if self.tools:
+            raise InvalidInputError("tools: calling tools is not supported")
+        if self.top_logprobs:
+            raise InvalidInputError("top_logprobs: only the chosen token's probability is known; expected 0")
+        messages = [message.plain(f"messages[{index}]") for index, message in enumerate(self.messages)]
         stated = self.sampling() | {
-            "messages": [msgspec.to_builtins(message.plain()) for message in self.messages],
+            "messages": msgspec.to_builtins(messages),
             "logprobs": bool(self.logprobs),
             "template_variables": self.chat_template_kwargs or {},
         }

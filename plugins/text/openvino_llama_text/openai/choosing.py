@@ -13,5 +13,6 @@ def choose(exchange: Exchange, name: str | None, *tasks: str) -> ModelConfig:
     model = exchange.choose("text", name)
     if model.entry.task not in tasks:
         expected = " or ".join(tasks)
-        raise InvalidInputError(f"model: {model.name!r} has the task {model.entry.task!r}, not {expected}")
+        which = f"{model.name!r}" if name else f"name one; the active one, {model.name!r},"
+        raise InvalidInputError(f"model: {which} has the task {model.entry.task!r}, not {expected}")
     return model.serving.config
