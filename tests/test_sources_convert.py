@@ -54,6 +54,11 @@ if do == "wait":
     Path(job["options"]["pid"]).write_text(str(os.getpid()))
     while sys.stdin.readline(): pass
     sys.exit(1)
+if do == "leave":
+    import subprocess
+    nothing = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], **nothing)
+    Path(job["options"]["pid"]).write_text(str(left.pid))
 if do == "crash": os.kill(os.getpid(), signal.SIGSEGV)
 if do == "refuse": say(error="its tensors lie")
 if do == "exit": sys.exit(3)
@@ -138,6 +143,12 @@ class TestConversion:
         assert "a library greets" in caplog.text
         assert "a library warns" in caplog.text
         assert capfd.readouterr() == ("", "")
+
+    def test_what_it_has_started_ends_with_it(self, source: str, models: Path, tmp_path: Path) -> None:
+        """Also when all went well."""
+        pid_file = tmp_path / "pid"
+        pull(indexed(source, do="leave", pid=str(pid_file)), "m", models, converters=converters)
+        wait_for_end(int(pid_file.read_text()))
 
     def test_a_second_pull_does_nothing(self, source: str, models: Path) -> None:
         """It needs neither the source nor the converter any more."""

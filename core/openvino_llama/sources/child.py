@@ -93,10 +93,8 @@ class _Child:
                 self._send(process)
                 result = self._listen(told)
                 status = process.wait()
-            except BaseException:
-                _kill(process)
-                raise
             finally:
+                _kill(process)
                 reader.join()
         if result is None or status:
             raise SourceError(f"the conversion by {self.job.by!r} ended with exit code {status} and without a model")
@@ -144,8 +142,8 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     if sys.platform == "win32":
         process.kill()
     else:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # whatever it has started, too
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS says the latter of one that has ended
+            os.killpg(process.pid, signal.SIGKILL)  # whatever it has started, too, if itself has ended already
 
 
 def _text(log: IO[bytes]) -> str:
