@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 import os
 import queue
 import subprocess
@@ -46,7 +47,8 @@ logger = logging.getLogger(__name__)
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 _STEADY_SECONDS = 60.0
-"""A process that lived so long has not died of its start: the next one is started soon again."""
+"""A process that served so long has not died of its start: the next one is started soon again."""
+_LONGEST_LINE = 2000
 _STOP_SECONDS = 5.0
 
 
@@ -68,6 +70,7 @@ class EngineProcess:
         self._load_error = ""
         self._last = Stepped([], 0, 0, 0.0, 0)
         self._restarts = -1
+        self._ready_since = math.inf
         self.ready: Ready | None = None
         """What the model is; None before it was first loaded."""
         self._thread = threading.Thread(target=self._supervise, name=f"engine-{name}", daemon=True)
@@ -142,7 +145,7 @@ class EngineProcess:
     def _supervise(self) -> None:
         pause = _FIRST_PAUSE
         while not self._closing.is_set():
-            started = time.monotonic()
+            self._ready_since = math.inf
             self._restarts += 1
             try:
                 self._live()
@@ -155,7 +158,8 @@ class EngineProcess:
                 return
             if self._closing.is_set():
                 return
-            pause = _FIRST_PAUSE if time.monotonic() - started > _STEADY_SECONDS else min(2 * pause, _LONGEST_PAUSE)
+            steady = time.monotonic() - self._ready_since > _STEADY_SECONDS
+            pause = _FIRST_PAUSE if steady else min(2 * pause, _LONGEST_PAUSE)
             logger.error("the engine of model %s has ended; the next one starts in %g s", self._name, pause / 2)
             self._closing.wait(pause / 2)
 
@@ -205,6 +209,7 @@ class EngineProcess:
             else:
                 self._commands = commands
         self.ready = ready
+        self._ready_since = time.monotonic()
         self._load_error = ""
         self._settled.set()
 
@@ -265,8 +270,8 @@ def _write_commands(commands: queue.SimpleQueue[Command | None], pipe: IO[bytes]
 
 
 def _copy_to_log(name: str, pipe: IO[bytes]) -> None:
-    for line in pipe:
-        logger.info("engine of model %s: %s", name, line.decode(errors="replace").rstrip()[:2000])
+    while line := pipe.readline(_LONGEST_LINE):
+        logger.info("engine of model %s: %s", name, line.decode(errors="replace").rstrip())
 
 
 def _rss(pid: int | None) -> int:

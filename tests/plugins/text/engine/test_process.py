@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from tests.plugins.text.engine.runs import PROMPT, config, context, generate, prompts, pull, together, wait_until
 
 from openvino_llama import InferenceError, Step, UnavailableError
+from openvino_llama_text.engine import process
 from openvino_llama_text.engine.backend import EngineBackend, EngineGraph
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
@@ -65,6 +67,23 @@ def test_a_killed_engine_comes_again(own: EngineGraph) -> None:
     assert generate(own, PROMPT, max_tokens=60) == expected
     assert own.gauges()["restarts"] == 1
     assert not _exists(pid)
+
+
+def test_pauses_grow_while_no_start_succeeds(
+    own: EngineGraph, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However long a start takes before it fails: a large model that does not fit any more is not loaded for ever."""
+    monkeypatch.setattr(process, "_STEADY_SECONDS", 0.0)
+    killed: set[int | None] = {None}
+    for _ in range(3):
+        wait_until(lambda: own.process.pid not in killed)
+        pid = own.process.pid
+        assert pid
+        os.kill(pid, signal.SIGKILL)
+        killed.add(pid)
+    wait_until(lambda: own.process.pid not in killed)
+    paused = [float(found) for found in re.findall(r"starts in (\S+) s", caplog.text)]
+    assert paused == [0.25, 0.5, 1.0]
 
 
 def test_close_ends_what_runs(own: EngineGraph) -> None:
