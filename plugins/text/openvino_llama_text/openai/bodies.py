@@ -22,6 +22,10 @@ _MAX_CHOICES = 16
 Body = TypeVar("Body", bound=msgspec.Struct)
 
 
+Nothing = Annotated[list[Any], msgspec.Meta(max_length=0)] | None
+"""Clients send answers back as they came, with all fields that could have been in them."""
+
+
 class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``stream_options``."""
 
@@ -33,6 +37,10 @@ class _ChatMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     content: str | list[dict[str, Any]] | None = None
     name: str | None = None
     refusal: None = None
+    annotations: Nothing = None
+    audio: None = None
+    function_call: None = None
+    tool_calls: Nothing = None
 
     def plain(self, where: str) -> Message:
         """With all its text in one; ``where`` is what it is called if it has something else."""

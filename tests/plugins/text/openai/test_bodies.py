@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from openai.types.chat import ChatCompletionMessage
 
 from openvino_llama import InvalidInputError
 from openvino_llama_text.openai.bodies import ChatBody, CompletionBody
@@ -49,6 +50,8 @@ def test_the_newer_name_of_max_tokens() -> None:
         ({"role": "developer", "content": "a"}, Message("system", "a")),
         ({"role": "assistant", "content": None, "refusal": None}, Message("assistant", "")),
         ({"role": "assistant"}, Message("assistant", "")),
+        (ChatCompletionMessage(role="assistant", content="a").model_dump(), Message("assistant", "a")),
+        ({"role": "assistant", "content": "a", "tool_calls": [], "annotations": []}, Message("assistant", "a")),
         ({"role": "user", "content": [], "name": "me"}, Message("user", "", "me")),
         (
             {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
@@ -57,7 +60,7 @@ def test_the_newer_name_of_max_tokens() -> None:
     ],
 )
 def test_messages(message: dict[str, Any], expected: Message) -> None:
-    """Developers are the system, parts are put together, nothing is an empty text."""
+    """Developers are the system, parts are put together, nothing is an empty text; answers may be sent back."""
     assert chat(messages=[message]).messages == [expected]
 
 
