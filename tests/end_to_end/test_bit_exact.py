@@ -13,9 +13,9 @@ import pytest
 
 from openvino_llama.backends.openvino import OpenVINOBackend
 from openvino_llama.models import Model, Models
+from openvino_llama.observer import SilentObserver
 from openvino_llama.plugins import Plugins, load_plugins
 from openvino_llama.registry import locate, read_registry
-from openvino_llama.observer import SilentObserver
 from openvino_llama.sandbox.engine import Sandbox
 from openvino_llama.sandbox.guest import BUILT_IN, Guest, StreamEnd
 from openvino_llama.sandbox.wasi_nn import WasiNN
