@@ -11,7 +11,7 @@ import pytest
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
-from openvino_tokenizers import tokenizer_pipeline as pipeline  # type: ignore[import-untyped]
+from openvino_tokenizers import tokenizer_pipeline as pipeline
 
 from openvino_llama import ConfigError, DataType, InvalidInputError, TensorSpec
 from openvino_llama_text.tokenizers import BREAK, Encoding, Tokenizer, find_tokenizer, model_inputs, openvino
@@ -360,3 +360,11 @@ def test_arrays_of_nothing_and_of_too_much() -> None:
     assert model_inputs(specs("input_ids"), TWO, length=2)["input_ids"].tolist() == [[5, 6], [8, 0]]
     with pytest.raises(ConfigError, match="input 'pixels'"):
         model_inputs(specs("pixels"), TWO)
+
+
+def test_an_id_beyond_all_reason(tmp_path: Path) -> None:
+    """A tokenizer whose list of tokens would take all memory is refused, not read."""
+    words = tokenizers.models.WordLevel({"a": 0, "b": (1 << 32) - 1}, unk_token="a")
+    (tmp_path / "tokenizer.json").write_text(tokenizers.Tokenizer(words).to_str())
+    with pytest.raises(ConfigError, match=r"tokenizer\.json is no tokenizer of Hugging Face$"):
+        find_tokenizer(model(tmp_path))

@@ -20,6 +20,9 @@ from openvino_llama_text.tokenizers.template import Template
 
 __all__ = ["HuggingFaceTokenizer"]
 
+_MOST_TOKENS = 1 << 24
+"""Ids need not be without gaps, but what is kept for each id would take all memory where one is 4294967295."""
+
 
 class HuggingFaceTokenizer(Tokenizer):
     """A tokenizer of any kind that the library knows."""
@@ -34,6 +37,8 @@ class HuggingFaceTokenizer(Tokenizer):
         vocabulary = {each: token for token, each in self._tokenizer.get_vocab(with_added_tokens=True).items()}
         special = {each: token.content for each, token in added.items() if token.special}
         self.vocab_size = max(vocabulary, default=-1) + 1
+        if self.vocab_size > _MOST_TOKENS:
+            raise ValueError(f"a token has the id {self.vocab_size - 1}")
         self.special = self._special(facts or TokenizerFacts(), model or ModelFacts())
         self.special_ids = frozenset(special)
         self.special_texts = tuple(special.values())
