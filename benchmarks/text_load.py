@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from functools import partial
+from typing import cast
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -34,10 +35,9 @@ class Stream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by their classes
         self._started = time.perf_counter()
-        transport.write(self._request)
+        self._transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
         """Remember when the first event came, and the last bytes."""
