@@ -32,7 +32,7 @@ from openvino_llama.errors import (
 )
 from openvino_llama.observer import Observer
 from openvino_llama.registry import check_unique
-from openvino_llama.runner import Runner
+from openvino_llama.runner import Runner, Workers
 from openvino_llama.sandbox.guest import BUILT_IN, Guest
 from openvino_llama.sandbox.wasi_nn import WasiNN
 from openvino_llama.specs import TensorSpec
@@ -326,9 +326,12 @@ class Models:
             return self._make_guest(module, graph, config, model_type)
 
         # One more than infer at a time: it decodes while they do.
-        workers = config.limits.workers or graph.parallelism + 1
-        streams = config.task in model_type.streaming
-        runner = Runner(config, hooks, make_guest, workers, self._observer, streams=streams)
+        workers = Workers(
+            number=config.limits.workers or graph.parallelism + 1,
+            stream=config.task in model_type.streaming,
+            make_way=isinstance(graph, LivingGraph),
+        )
+        runner = Runner(config, hooks, make_guest, workers, self._observer)
         return _Serving(config, model_type, graph, runner)
 
     def _completed(self, config: ModelConfig, *, built_in: bool) -> ModelConfig:

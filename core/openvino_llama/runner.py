@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from openvino_llama.config import Isolation, ModelConfig
 from openvino_llama.errors import (
@@ -43,13 +47,24 @@ if TYPE_CHECKING:
     from openvino_llama.plugins import ModelHooks
     from openvino_llama.sandbox.guest import Guest
 
-__all__ = ["Runner"]
+__all__ = ["Runner", "Workers"]
 
 logger = logging.getLogger(__name__)
 
 _STUCK_SECONDS = 5.0
+_NICE = 10
 _BROKEN = (GuestTrapError, DeadlineExceededError, LimitError, RequestCancelledError)
 """Errors after which a guest's state is not to be trusted: it is replaced."""
+
+
+class Workers(msgspec.Struct, frozen=True):
+    """How the workers of one model work."""
+
+    number: int
+    stream: bool = False
+    """Whether the model gives output after output."""
+    make_way: bool = False
+    """Whether another process runs the model: what hands its outputs on must not keep it waiting."""
 
 
 class Runner:
@@ -60,10 +75,8 @@ class Runner:
         config: ModelConfig,
         hooks: ModelHooks,
         make_guest: Callable[[], Guest],
-        workers: int,
+        workers: Workers,
         observer: Observer | None = None,
-        *,
-        streams: bool = False,
     ) -> None:
         """Start the workers; raises what making a guest raised if the first one cannot be made."""
         self._config = config
@@ -71,16 +84,17 @@ class Runner:
         self._make_guest = make_guest
         self._observer = observer or SilentObserver()
         self._per_request = config.isolation is Isolation.PER_REQUEST
-        self._streams = streams
+        self._streams = workers.stream
+        self._makes_way = workers.make_way
         # What must leave nothing for the next request must not meet another one in its guest either.
-        self._max_batch = 1 if self._per_request or streams else _max_batch(config)
+        self._max_batch = 1 if self._per_request or workers.stream else _max_batch(config)
         self._waiting: deque[Job] = deque()
         self._parts: deque[Part] = deque()
         """Of requests that a worker has begun: they come first, and take no places of those that wait."""
         self._changed = threading.Condition()
         self._closing = False
         self._deadlines: dict[int, Deadline] = {}
-        started: list[Future[None]] = [Future() for _ in range(workers)]
+        started: list[Future[None]] = [Future() for _ in range(workers.number)]
         self._threads = [
             threading.Thread(target=self._work, args=(each,), name=f"ovllama-{config.name}-{number}", daemon=True)
             for number, each in enumerate(started)
@@ -150,6 +164,8 @@ class Runner:
     # ---- on the worker threads ----------------------------------------------------------------------------------
 
     def _work(self, started: Future[None]) -> None:
+        if self._makes_way:
+            _make_way()
         guests = _Guests(self._make_guest, keep=not self._per_request)
         try:
             with guests.one():
@@ -376,6 +392,13 @@ class _Guests:
         guest, self._guest = self._guest, None
         if guest:
             guest.close()
+
+
+def _make_way() -> None:
+    """Have this thread run when others do not need the processor, where threads have priorities of their own."""
+    if sys.platform == "linux":
+        with suppress(OSError):  # not everybody may
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 @contextmanager
