@@ -626,8 +626,9 @@ class TestDocument:
 
     def test_examples_are_read(self, tmp_path: Path) -> None:
         """Each JSON example is a registry, or an index, without an error."""
-        first, index, own = re.findall(r"^ *```json\n(.*?)```", self.TEXT, re.DOTALL | re.MULTILINE)
-        for text in (first, own):
+        first, index, job, converted, own = re.findall(r"^ *```json\n(.*?)```", self.TEXT, re.DOTALL | re.MULTILINE)
+        assert set(json.loads(job)) == {"by", "options", "task", "sources", "files", "target"}
+        for text in (first, converted, own):
             (tmp_path / "registry.json").write_text(text)
             assert read_registry(tmp_path / "registry.json").problems == {}
         (tmp_path / "index.json").write_text(index)

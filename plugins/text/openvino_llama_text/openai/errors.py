@@ -16,7 +16,7 @@ from openvino_llama.web import headers_of, problem_of
 __all__ = ["OPTIONS", "answer_error", "error_body", "refuse"]
 
 _PATH = re.compile(r" - at `\$\.?([^`]*)`")
-_FIELD = re.compile(r"^([a-z_]+)(?:\[\d+\])?:|field `(\w+)`|parameter '(\w+)'")
+_FIELD = re.compile(r"^([a-z_]+)(?:\[\d+\]|\.[a-z_]+)*:|field `(\w+)`|parameter '(\w+)'")
 
 
 class _Error(msgspec.Struct, frozen=True):
