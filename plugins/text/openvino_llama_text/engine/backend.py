@@ -56,7 +56,6 @@ class EngineBackend:
     """Text generation by openvino-genai, each model in a process of its own."""
 
     name = "openvino-genai"
-    model_types: Sequence[str] = ()
 
     def serves(self, config: ModelConfig) -> bool:
         """Whether a model is this backend's: text models that generate."""

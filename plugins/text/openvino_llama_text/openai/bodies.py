@@ -12,6 +12,7 @@ from openvino_llama.web import Exchange, decode_object
 from openvino_llama_text.embedding import EmbeddingRequest
 from openvino_llama_text.requests import JSON, GenerationRequest, Message
 from openvino_llama_text.rerank import RerankRequest
+from openvino_llama_text.sampling import Sampling
 
 __all__ = ["ChatBody", "CompletionBody", "EmbeddingBody", "RerankBody", "StreamOptions", "read"]
 
@@ -123,23 +124,7 @@ class _Sampled(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return {name: value for name, value in stated.items() if value is not None}
 
 
-_SAMPLING = (
-    "max_tokens",
-    "temperature",
-    "top_p",
-    "stop",
-    "seed",
-    "presence_penalty",
-    "frequency_penalty",
-    "top_k",
-    "min_p",
-    "repetition_penalty",
-    "min_tokens",
-    "stop_token_ids",
-    "ignore_eos",
-    "regex",
-    "grammar",
-)
+_SAMPLING = tuple(name for name in _Sampled.__struct_fields__ if name in Sampling.__struct_fields__)
 
 
 class ChatBody(_Sampled, frozen=True, forbid_unknown_fields=True, kw_only=True):
