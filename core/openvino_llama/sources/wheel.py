@@ -117,7 +117,9 @@ class _Download:
                 raise
 
     def _bytes(self) -> int:
-        return sum(_size(each) for each in self.temporary.rglob("*.whl"))
+        # Not rglob, which fails if pip removes a folder while it looks there; os.walk passes over it.
+        folders = os.walk(self.temporary)
+        return sum(_size(Path(at, name)) for at, _, names in folders for name in names if name.endswith(".whl"))
 
     def _explain(self, log: str) -> None:
         logger.info("pip download %s:\n%s", self.requirement, log)
