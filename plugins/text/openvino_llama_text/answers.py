@@ -5,6 +5,8 @@ Knows nothing of tensors, nor of where the tokens come from.
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from openvino_llama_text.detokenizer import Detokenizer
@@ -51,6 +53,8 @@ class Answer:
     def __init__(self, asked: GenerationRequest, sampling: Sampling, tokenizer: Tokenizer, prompt: list[int]) -> None:
         """``sampling`` is complete: ``max_tokens`` and all tokens that end the text are stated."""
         self.ended = False
+        self.prompt_tokens = len(prompt)
+        """To be set if there is more to the prompt than its tokens."""
         self._asked = asked
         self._prompt = prompt
         self._most = sampling.max_tokens
@@ -92,11 +96,16 @@ class Answer:
         if not text and not ids:
             return None
         self._sent = len(self._text), len(self._ids)
-        return Piece(text, ids, self._logprobs[tokens:])
+        return Piece(text, ids, self._logprobs[tokens:] if self._asked.logprobs else [])
+
+    @property
+    def confidence(self) -> float:
+        """The geometric mean of the tokens' probabilities; 0 without any, or if they are not known."""
+        return math.exp(sum(self._logprobs) / len(self._logprobs)) if self._logprobs else 0.0
 
     def whole(self) -> Generated:
         """The answer."""
-        prompt, count = len(self._prompt), len(self._ids)
+        prompt, count = self.prompt_tokens, len(self._ids)
         shown = self._asked.return_token_ids
         return Generated(
             generated_text=self._text,
@@ -105,7 +114,7 @@ class Answer:
             usage=Usage(prompt, count, prompt + count),
             prompt_token_ids=self._prompt if shown else [],
             token_ids=self._ids if shown or self._asked.logprobs else [],
-            logprobs=self._logprobs,
+            logprobs=self._logprobs if self._asked.logprobs else [],
         )
 
     def _take(self, ids: list[int]) -> None:

@@ -20,7 +20,7 @@ from openvino_llama_text.files import NamedTemplate, read_text, tokenizer_facts_
 from openvino_llama_text.tokenizers.base import BREAK
 from openvino_llama_text.tokenizers.find import find_tokenizer
 
-__all__ = ["ChatTemplate", "chat_template_of"]
+__all__ = ["ChatTemplate", "chat_template_of", "read_chat_template"]
 
 _MOST_MESSAGE = 200
 _DEEPEST = 64
@@ -49,6 +49,8 @@ class ChatTemplate:
         # A break after the first character of each, wherever it begins: they may overlap.
         texts = "|".join(re.escape(text) for text in special_texts if len(text) > 1)
         self._special = re.compile(f"(?s)(?=(?:{texts}))." if texts else "(?!)")
+        self._wants_parts = False
+        self._wants_parts = not self._shows("probe") and self._shows([{"type": "text", "text": "probe"}])
 
     def render(
         self, messages: Sequence[Mapping[str, Any]], /, *, add_generation_prompt: bool = True, **variables: Any
@@ -59,7 +61,8 @@ class ChatTemplate:
         may have any name; ``messages`` stay what they are. Raises InvalidInputError if the template refuses the
         messages, or cannot cope with them.
         """
-        given = {"tools": None, "documents": None} | variables | {"messages": list(messages)}
+        messages = [_in_parts(each) for each in messages] if self._wants_parts else list(messages)
+        given = {"tools": None, "documents": None} | variables | {"messages": messages}
         said = self._defused(given, 0)
         template = self._tool_use if said["tools"] else self._default
         try:
@@ -71,6 +74,13 @@ class ChatTemplate:
             raise InvalidInputError("the model's chat template takes too much time or memory for this") from error
         except (Exception, RecursionError) as error:
             raise InvalidInputError("the model's chat template cannot cope with these messages") from error
+
+    def _shows(self, content: Any) -> bool:
+        """Whether a message's content comes out, if it has that form: some templates want parts."""
+        try:
+            return "probe" in self.render([{"role": "user", "content": content}])
+        except InvalidInputError:
+            return False
 
     def _defused(self, value: Any, depth: int) -> Any:
         """The same value with a break in each special token."""
@@ -87,7 +97,12 @@ class ChatTemplate:
 
 @per_model
 def chat_template_of(config: ModelConfig) -> ChatTemplate:
-    """The chat template of a model; InvalidInputError if it has none, ConfigError if it is no template.
+    """The chat template of a model; InvalidInputError if it has none, ConfigError if it is no template."""
+    return read_chat_template(config)
+
+
+def read_chat_template(config: ModelConfig, also_special: Sequence[str] = ()) -> ChatTemplate:
+    """The same, read anew; ``also_special`` are texts that clients cannot say beside the tokenizer's own.
 
     In this order: what the registry states, ``chat_template.jinja``, ``tokenizer_config.json``, the tokenizer's
     OpenVINO graph.
@@ -108,7 +123,7 @@ def chat_template_of(config: ModelConfig) -> ChatTemplate:
             sources["default"],
             tool_use=sources.get("tool_use"),
             tokens=tokens,
-            special_texts=tokenizer.special_texts,
+            special_texts=(*tokenizer.special_texts, *also_special),
         )
     except ConfigError as error:
         raise ConfigError(f"model {config.name!r}: {error}") from error
@@ -130,6 +145,11 @@ def _compiled(environment: LimitedEnvironment, source: str) -> Template:
         raise ConfigError(f"the chat template is no Jinja template: line {error.lineno}") from error
     except (Exception, RecursionError) as error:
         raise ConfigError("the chat template is no Jinja template") from error
+
+
+def _in_parts(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    content = message.get("content")
+    return {**message, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else message
 
 
 def _broken(match: re.Match[str]) -> str:

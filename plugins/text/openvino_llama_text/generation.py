@@ -21,7 +21,16 @@ from openvino_llama_text.requests import GenerationRequest, read_request
 from openvino_llama_text.sampling import Sampling, defaults_of, with_defaults
 from openvino_llama_text.tokenizers import Tokenizer, find_tokenizer
 
-__all__ = ["context_window", "max_prompt", "postprocess", "preprocess", "validate"]
+__all__ = [
+    "complete",
+    "context_window",
+    "engine_parameters",
+    "max_prompt",
+    "postprocess",
+    "preprocess",
+    "take_output",
+    "validate",
+]
 
 DEFAULT_MAX_TOKENS = 256
 """Of a text that is continued, where nobody says."""
@@ -49,8 +58,8 @@ def preprocess(config: ModelConfig, request: InferenceRequest) -> Preprocessed:
     asked = read_request(request, GenerationRequest)
     tokenizer = find_tokenizer(config)
     prompt = _prompt_ids(config, asked, tokenizer)
-    sampling = _completed(config, asked, len(prompt))
-    parameters = _engine_parameters(sampling, logprobs=asked.logprobs)
+    sampling = complete(config, asked, len(prompt))
+    parameters = engine_parameters(sampling, logprobs=asked.logprobs)
     tensors: dict[str, NDArray[Any]] = {
         "input_ids": np.asarray([prompt], np.int64),
         "parameters": np.frombuffer(parameters, np.uint8),
@@ -63,6 +72,11 @@ def postprocess(outputs: Mapping[str, NDArray[Any]], answer: Answer) -> Chunk | 
     if not outputs:
         answer.end()
         return answer.whole()
+    return take_output(outputs, answer)
+
+
+def take_output(outputs: Mapping[str, NDArray[Any]], answer: Answer) -> Chunk:
+    """What one output of an engine adds to an answer."""
     taken = answer.add(outputs["tokens"].tolist(), outputs["logprobs"].tolist())
     return Chunk(answer.news(), tokens=taken, last=answer.ended)
 
@@ -103,8 +117,11 @@ def _checked_ids(ids: list[int], vocab_size: int, most: int | None) -> list[int]
     return ids
 
 
-def _completed(config: ModelConfig, asked: GenerationRequest, prompt: int) -> Sampling:
-    """The sampling of a request with everything stated."""
+def complete(config: ModelConfig, asked: GenerationRequest, prompt: int) -> Sampling:
+    """The sampling of a request with everything stated; ``prompt`` is how many tokens that has at least.
+
+    InvalidInputError if more is asked for than the context has room for.
+    """
     sampling = with_defaults(asked, defaults_of(config))
     window = context_window(config)
     room = window - prompt if window else None
@@ -129,7 +146,8 @@ def _default_most(asked: GenerationRequest, room: int | None) -> int:
     return most if room is None else min(most, room)
 
 
-def _engine_parameters(sampling: Sampling, *, logprobs: bool) -> bytes:
+def engine_parameters(sampling: Sampling, *, logprobs: bool) -> bytes:
+    """JSON for an engine's tensor ``parameters``."""
     stated = {name: getattr(sampling, name) for name in Sampling.__struct_fields__ if name not in _NOT_FOR_ENGINE}
     if isinstance(sampling.json_schema, dict):
         stated["json_schema"] = msgspec.json.encode(sampling.json_schema).decode()

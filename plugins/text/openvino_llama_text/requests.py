@@ -10,11 +10,25 @@ import msgspec
 from openvino_llama import InferenceRequest, InvalidInputError
 from openvino_llama_text.sampling import Sampling, TokenId
 
-__all__ = ["FORM", "JSON", "PLAIN", "GenerationRequest", "Message", "TextParameters", "read_request"]
+__all__ = [
+    "FORM",
+    "JSON",
+    "PICTURE",
+    "PLAIN",
+    "Attachment",
+    "GenerationRequest",
+    "IllustratedRequest",
+    "Message",
+    "TextParameters",
+    "read_request",
+]
 
 JSON = "application/json"
 PLAIN = "text/plain"
 FORM = "application/x-www-form-urlencoded"
+
+PICTURE = "\ufdd1"
+"""Where a picture stands in a message; one of Unicode's noncharacters, which no text holds that is meant for others."""
 
 _MAX_MESSAGES = 4096
 _MOST_FIELDS = 64
@@ -52,6 +66,23 @@ class GenerationRequest(Sampling, frozen=True, forbid_unknown_fields=True, kw_on
             raise ValueError("prompt: expected it, or messages, and not both")
         if self.echo and not isinstance(self.prompt, str):
             raise ValueError("echo: it is for a prompt that is a text")
+
+
+class Attachment(msgspec.Struct, frozen=True):
+    """A picture that came with a text."""
+
+    name: str
+    """Where it was in the request."""
+    media_type: str
+    """As stated; empty says nothing."""
+    body: bytes
+
+
+class IllustratedRequest(GenerationRequest, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """What routes hand over for models that take pictures."""
+
+    pictures: tuple[Attachment, ...]
+    """One for each PICTURE in the messages, in their order."""
 
 
 class TextParameters(Sampling, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):

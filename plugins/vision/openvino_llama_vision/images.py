@@ -20,7 +20,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from openvino_llama import ConfigError, InputTooLargeError, InvalidInputError, UnsupportedMediaTypeError
 
-__all__ = ["MEDIA_TYPES", "OpenedPicture", "max_pixels_allowed", "open_picture"]
+__all__ = ["MEDIA_TYPES", "OpenedPicture", "max_pixels_allowed", "open_picture", "recognized"]
 
 _DECODERS: dict[str, type[ImageFile.ImageFile]] = {
     "image/jpeg": JpegImageFile,
@@ -121,7 +121,7 @@ class OpenedPicture:
 def _check_format(body: bytes, media_type: str) -> None:
     if not body:
         raise InvalidInputError("the body is empty; expected a picture")
-    found = _sniff(body)
+    found = recognized(body)
     if found is None:
         raise InvalidInputError(f"the body is not a picture of a known format; expected {media_type}")
     if found not in _DECODERS:
@@ -130,8 +130,8 @@ def _check_format(body: bytes, media_type: str) -> None:
         raise UnsupportedMediaTypeError(f"the Content-Type says {media_type}, the body is {found}", MEDIA_TYPES)
 
 
-def _sniff(body: bytes) -> str | None:
-    """The media type by the first bytes."""
+def recognized(body: bytes) -> str | None:
+    """The media type by the first bytes; None if they are no picture's that is known."""
     if body[:4] == b"RIFF" and body[8:12] == b"WEBP":
         return "image/webp"
     if body[4:8] == b"ftyp":

@@ -27,8 +27,8 @@ class Admission:
         self._waiting: deque[tuple[Add, int]] = deque()
 
     def enter(self, add: Add, most_tokens: int) -> None:
-        """A sequence has come, which will have so many tokens at most, its prompt included."""
-        self._waiting.append((add, -(-most_tokens // self._block_tokens) if self._is_bounded else 0))
+        """A sequence has come, which will have so many tokens at most, its prompt included, as far as is known."""
+        self._waiting.append((add, self._blocks(most_tokens)))
 
     def admit(self) -> Add | None:
         """The next sequence that fits; None if there is none."""
@@ -39,6 +39,17 @@ class Admission:
         self._held[add.id] = blocks
         return add
 
+    def grow(self, add: Add, most_tokens: int) -> bool:
+        """One that was let in turns out to need so many: whether it may stay. If not, it is the next one to enter."""
+        more = self._blocks(most_tokens) - self._held[add.id]
+        if more > self._free and len(self._held) > 1:
+            self._leaving += self._held.pop(add.id)
+            self._waiting.appendleft((add, self._blocks(most_tokens)))
+            return False
+        self._free -= more
+        self._held[add.id] += more
+        return True
+
     def leave(self, number: int) -> None:
         """A sequence has ended, or nobody waits for it any more: its blocks are free after the next step."""
         self._leaving += self._held.pop(number, 0)
@@ -48,6 +59,9 @@ class Admission:
         """The pipeline has given back what sequences that left had held."""
         self._free += self._leaving
         self._leaving = 0
+
+    def _blocks(self, tokens: int) -> int:
+        return -(-tokens // self._block_tokens) if self._is_bounded else 0
 
     @property
     def waiting(self) -> int:

@@ -6,12 +6,12 @@ Knows nothing of processes beyond starting and ending them, nor of text.
 
 from __future__ import annotations
 
-import logging
+import abc
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,16 +30,14 @@ from openvino_llama import (
 )
 from openvino_llama_text.config import EngineConfig, TextConfig
 from openvino_llama_text.engine.files import lay_out
-from openvino_llama_text.engine.frames import Load, Output, Reason
+from openvino_llama_text.engine.frames import Illustrated, Load, Output, Reason
 from openvino_llama_text.engine.grammar import GrammarChecker
 from openvino_llama_text.engine.parameters import EngineParameters, read_parameters
 from openvino_llama_text.engine.process import EngineProcess
 from openvino_llama_text.engine.sequence import Sequence as Generated
 from openvino_llama_text.files import facts_of
 
-__all__ = ["EngineBackend", "EngineContext", "EngineGraph"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["EngineBackend", "EngineContext", "EngineGraph", "Signature", "start_engine"]
 
 _INPUTS = (
     TensorSpec("input_ids", (1, DYNAMIC), DataType.I64, TensorLayout.SEQUENCE),
@@ -50,6 +48,9 @@ _OUTPUTS = (
     TensorSpec("logprobs", (DYNAMIC,), DataType.F32, TensorLayout.SEQUENCE),
 )
 _ANY_TOKEN = (1 << 31) - 1
+
+LayOut = Callable[[Mapping[str, Path], Path], Path]
+"""The files of a model, by role, and an empty folder -> the model as openvino-genai takes it."""
 
 
 class EngineBackend:
@@ -63,25 +64,39 @@ class EngineBackend:
 
     def open(self, config: ModelConfig, prepare: object) -> EngineGraph:  # noqa: ARG002 - there is no graph to prepare
         """Start the model's engine; ModelLoadError if it cannot load the model."""
-        scratch = tempfile.TemporaryDirectory(prefix="ovllama-engine-")
-        try:
-            load = _load(config, Path(scratch.name))
-            checker = GrammarChecker(load.model)
-            return EngineGraph(EngineProcess(config.name, load), checker, config.config.engine, scratch)
-        except BaseException:
-            scratch.cleanup()
-            raise
+        return start_engine(config, lay_out, Signature(_INPUTS, _OUTPUTS, TokensContext))
 
     def load(self, builders: object, encoding: object, target: object) -> EngineGraph:  # noqa: ARG002
         """Not from a guest's memory: no engine would be told how to share the machine."""
         raise UnsupportedTargetError("generation models are loaded by name only")
 
 
+class Signature(NamedTuple):
+    """What an engine's graph looks like from the guest."""
+
+    inputs: Sequence[TensorSpec]
+    outputs: Sequence[TensorSpec]
+    context: Callable[[EngineGraph], EngineContext]
+
+
+def start_engine(config: ModelConfig, place: LayOut, signature: Signature) -> EngineGraph:
+    """A model's engine; ModelLoadError if it cannot load the model.
+
+    ``config.config`` is a TextConfig; ``place`` puts the model's files where openvino-genai looks for them.
+    """
+    scratch = tempfile.TemporaryDirectory(prefix="ovllama-engine-")
+    try:
+        load = _load(config, place, Path(scratch.name))
+        checker = GrammarChecker(load.model)
+        return EngineGraph(EngineProcess(config.name, load), checker, config.config.engine, scratch, signature)
+    except BaseException:
+        scratch.cleanup()
+        raise
+
+
 class EngineGraph:
     """A model's engine."""
 
-    inputs: Sequence[TensorSpec] = _INPUTS
-    outputs: Sequence[TensorSpec] = _OUTPUTS
     batches = False
 
     def __init__(
@@ -90,9 +105,13 @@ class EngineGraph:
         checker: GrammarChecker,
         engine: EngineConfig,
         scratch: tempfile.TemporaryDirectory[str],
+        signature: Signature,
     ) -> None:
         self.process = process
         self.checker = checker
+        self.inputs = signature.inputs
+        self.outputs = signature.outputs
+        self._make_context = signature.context
         self._engine = engine
         self._scratch = scratch
 
@@ -103,7 +122,7 @@ class EngineGraph:
 
     def create_context(self) -> EngineContext:
         """A place for one sequence at a time."""
-        return EngineContext(self)
+        return self._make_context(self)
 
     def unready_reason(self) -> str:
         """Why no sequence is taken at the moment; empty if they are."""
@@ -120,27 +139,31 @@ class EngineGraph:
         self._scratch.cleanup()
 
 
-class EngineContext:
-    """One sequence at a time. Used by one thread, except for ``cancel``."""
+class EngineContext(abc.ABC):
+    """One sequence at a time, whatever its prompt is made of. Used by one thread, except for ``cancel``."""
 
     def __init__(self, graph: EngineGraph) -> None:
         self._graph = graph
-        self._tokens: NDArray[Any] | None = None
-        self._parameters: EngineParameters | None = None
         self._sequence: Generated | None = None
         self._end: Step | None = None
         self._output: Output | None = None
         self._lock = threading.Lock()
 
     def set_input(self, index: int, tensor: NDArray[Any], *, borrow: bool) -> None:  # noqa: ARG002 - always copied
-        """Set the prompt (0) or the parameters (1); InvalidTensorError, or InvalidInputError for a wrong parameter."""
-        if not 0 <= index < len(_INPUTS):
-            raise InvalidTensorError(f"input index {index} is out of range: the model has {len(_INPUTS)} inputs")
-        _INPUTS[index].check(tensor)
-        if index == 0:
-            self._tokens = self._checked(tensor[0].copy())
-        else:
-            self._parameters = read_parameters(tensor.tobytes())
+        """Set an input; InvalidTensorError, or InvalidInputError for a wrong parameter."""
+        inputs = self._graph.inputs
+        if not 0 <= index < len(inputs):
+            raise InvalidTensorError(f"input index {index} is out of range: the model has {len(inputs)} inputs")
+        inputs[index].check(tensor)
+        self.take(inputs[index].name, tensor)
+
+    @abc.abstractmethod
+    def take(self, name: str, tensor: NDArray[Any]) -> None:
+        """Keep a copy of an input, which fits its spec."""
+
+    @abc.abstractmethod
+    def asked(self) -> tuple[bytes | Illustrated, EngineParameters] | None:
+        """The prompt and how to go on from it; None if it is too long. InferenceError if an input is missing."""
 
     def compute(self) -> None:
         """Not in one piece: nobody could stop it."""
@@ -149,7 +172,8 @@ class EngineContext:
     def compute_single(self) -> Step:
         """Wait for tokens and take all that are there, or say how the sequence ended.
 
-        InferenceError if it was cancelled or the engine failed, UnavailableError if there is no engine at the moment.
+        InferenceError if it was cancelled or the engine failed, UnavailableError if there is no engine at the moment,
+        InvalidInputError if the model does not take it.
         """
         self._output = None
         if self._end:
@@ -165,17 +189,21 @@ class EngineContext:
         if output.tokens:
             self._output = output
             return Step.OUTPUT
+        if output.prompt_tokens and self._end is Step.CONTEXT_FULL:  # its pictures left no room for a single token
+            self._end = Step.PROMPT_TOO_LONG
         return self._end or Step.OUTPUT
 
     def output(self, index: int) -> NDArray[Any]:
-        """Tokens (0) since the last step, i64 [n]; the logarithms of their probabilities (1), f32 [n] or [0]."""
+        """Of the last step: tokens (0), i64 [n]; the logarithms of their probabilities (1), f32 [n] or [0]; how many
+        tokens the prompt has turned out to have (2), i64 [1], 0 if that has been told.
+        """
         if self._output is None:
             raise InferenceError("there is no output before a step that gave one")
-        if index == 0:
-            return np.array(self._output.tokens, np.int64)
-        if index == 1:
-            return np.array(self._output.logprobs, np.float32)
-        raise InvalidTensorError(f"output index {index} is out of range: the model has {len(_OUTPUTS)} outputs")
+        outputs = self._graph.outputs
+        if not 0 <= index < len(outputs):
+            raise InvalidTensorError(f"output index {index} is out of range: the model has {len(outputs)} outputs")
+        values = (self._output.tokens, self._output.logprobs, [self._output.prompt_tokens])
+        return np.array(values[index], outputs[index].data_type.numpy)
 
     def finish(self) -> None:
         """Drop what is left of the sequence; the inputs stay as they are until others are set."""
@@ -199,23 +227,47 @@ class EngineContext:
 
     def _submitted(self) -> Generated | None:
         """The sequence of these inputs, submitted; None if the prompt is too long."""
-        if self._tokens is None or self._parameters is None:
-            missing = _INPUTS[0 if self._tokens is None else 1].name
-            raise InferenceError(f"input {missing!r} has not been set")
-        process = self._graph.process
-        most = process.ready.capacity if process.ready else None
-        if most is not None and len(self._tokens) >= most:
+        asked = self.asked()
+        if asked is None:
             return None
+        prompt, parameters = asked
+        process = self._graph.process
         with self._lock:  # from here on it can be cancelled
             self._sequence = sequence = process.sequence()
         try:
-            self._graph.checker.check(self._parameters, lambda: not sequence.is_cancelled)
-            process.submit(sequence, self._tokens.tobytes(), self._parameters)
+            self._graph.checker.check(parameters, lambda: not sequence.is_cancelled)
+            process.submit(sequence, prompt, parameters)
         except BaseException:
             with self._lock:
                 self._sequence = None
             raise
         return sequence
+
+
+class TokensContext(EngineContext):
+    """A sequence that goes on from tokens."""
+
+    def __init__(self, graph: EngineGraph) -> None:
+        super().__init__(graph)
+        self._tokens: NDArray[Any] | None = None
+        self._parameters: EngineParameters | None = None
+
+    def take(self, name: str, tensor: NDArray[Any]) -> None:
+        """Keep the prompt, or the parameters."""
+        if name == "parameters":
+            self._parameters = read_parameters(tensor.tobytes())
+        else:
+            self._tokens = self._checked(tensor[0].copy())
+
+    def asked(self) -> tuple[bytes, EngineParameters] | None:
+        """Both; None if the prompt is too long."""
+        if self._tokens is None or self._parameters is None:
+            missing = _INPUTS[0 if self._tokens is None else 1].name
+            raise InferenceError(f"input {missing!r} has not been set")
+        ready = self._graph.process.ready
+        if ready and ready.capacity is not None and len(self._tokens) >= ready.capacity:
+            return None
+        return self._tokens.tobytes(), self._parameters
 
     def _checked(self, tokens: NDArray[Any]) -> NDArray[Any]:
         """The prompt; InvalidTensorError if it is empty or has tokens that the model does not know.
@@ -232,12 +284,12 @@ class EngineContext:
         return tokens
 
 
-def _load(config: ModelConfig, scratch: Path) -> Load:
+def _load(config: ModelConfig, place: LayOut, scratch: Path) -> Load:
     """What the engine's process is told of a model."""
     text: TextConfig = config.config
     engine = text.engine
     return Load(
-        model=str(lay_out(config.files, scratch / "model")),
+        model=str(place(config.files, scratch / "model")),
         device=config.device,
         properties=dict(config.properties),
         kv_cache_mib=engine.kv_cache_mib,

@@ -20,6 +20,7 @@ from openvino_llama_text.engine.frames import (
     Command,
     Event,
     Failed,
+    Illustrated,
     Load,
     LoadFailed,
     Output,
@@ -34,11 +35,13 @@ from openvino_llama_text.engine.generation import (
     cache_blocks,
     generation_config,
     open_pipeline,
+    picture_tensor,
     prompt_tensor,
     read_ir,
     vocabulary,
 )
 from openvino_llama_text.engine.orphan import Commands, bind_to_parent, take_pipes
+from openvino_llama_text.engine.parameters import EngineParameters
 
 __all__ = ["main"]
 
@@ -54,13 +57,17 @@ _STOPPED = genai.GenerationFinishReason.STOP
 class _Sequence:
     """A sequence that the pipeline works on."""
 
-    __slots__ = ("handle", "length_reason", "logprobs")
+    __slots__ = ("handle", "left", "length_reason", "logprobs", "prompt_tokens")
 
-    def __init__(self, handle: genai.GenerationHandle, *, logprobs: bool, length_reason: Reason) -> None:
+    def __init__(self, handle: genai.GenerationHandle, length: int, parameters: EngineParameters) -> None:
         self.handle = handle
-        self.logprobs = logprobs
-        self.length_reason = length_reason
-        """What it means when the pipeline says that the sequence has its length."""
+        self.logprobs = parameters.logprobs
+        self.left = length
+        """How many tokens it may still get."""
+        self.length_reason = Reason.LENGTH if length == parameters.max_tokens else Reason.CONTEXT
+        """What it means when it has as many as it may."""
+        self.prompt_tokens = 0
+        """Yet to be told."""
 
 
 class _Loop:
@@ -84,7 +91,7 @@ class _Loop:
     def run(self, commands: Commands) -> None:
         """Work until told to stop."""
         while True:
-            busy = self._pipeline.has_non_finished_requests()
+            busy = self._pipeline.has_non_finished_requests() or self._admission.waiting > 0
             command = commands.poll() if busy else commands.wait()
             until = 0.0 if busy else time.monotonic() + _GATHER_SECONDS
             while command is not None:
@@ -95,44 +102,84 @@ class _Loop:
             self._work()
 
     def _work(self) -> None:
-        """Let in who fits, and do a step. What waits fits once nothing runs: nobody waits for a command in vain."""
-        while add := self._admission.admit():
-            self._add(add)
+        """Let in who fits, and do a step. What waits fits once nothing runs."""
+        if not self._pipeline.has_non_finished_requests():
+            self._admission.after_step()
+        self._let_in()
         if self._pipeline.has_non_finished_requests():
             self._pipeline.step()
             self._tell()
             self._admission.after_step()
-            while add := self._admission.admit():
-                self._add(add)
+
+    def _let_in(self) -> None:
+        """Begin what fits; of prompts with pictures, which take their time, one for each step of those that run."""
+        is_busy = self._pipeline.has_non_finished_requests()
+        while add := self._admission.admit():
+            self._add(add)
+            if is_busy and isinstance(add.prompt, Illustrated):
+                return
 
     def _obey(self, command: Command) -> None:
         if isinstance(command, Add):
-            tokens = len(command.tokens) // 8 + self._length(command) + self._assistant_tokens
-            self._admission.enter(command, tokens)
+            self._admission.enter(command, self._room(command, command.least_tokens))
         elif isinstance(command, Cancel):
             self._admission.leave(command.id)
             sequence = self._sequences.pop(command.id, None)
             if sequence:
                 sequence.handle.cancel()  # the next step gives its memory back
 
-    def _length(self, add: Add) -> int:
-        """How many tokens a sequence may get."""
+    def _room(self, add: Add, prompt: int) -> int:
+        """Tokens that a sequence with such a prompt needs at its longest."""
+        return prompt + self._length(add, prompt) + self._assistant_tokens
+
+    def _length(self, add: Add, prompt: int) -> int:
+        """How many tokens a sequence may get after a prompt of that many; 0 if there is no room for any."""
         asked = add.parameters.max_tokens
-        return asked if self._most_tokens is None else min(asked, self._most_tokens - len(add.tokens) // 8)
+        return asked if self._most_tokens is None else max(0, min(asked, self._most_tokens - prompt))
 
     def _add(self, add: Add) -> None:
-        length = self._length(add)
+        length = self._length(add, add.least_tokens)
         try:
             config = generation_config(add.parameters, length, self._assistant_tokens)
-            handle = self._pipeline.add_request(add.id, prompt_tensor(add.tokens), config)
+            handle = self._begun(add, config)
         except (RuntimeError, ValueError, TypeError) as error:
             print(f"sequence {add.id} was refused: {error}", file=sys.stderr)
-            self._admission.leave(add.id)
-            self._admission.after_step()
-            self._write(Failed(add.id, "the engine does not take these parameters"))
+            self._drop(add.id)
+            what = (
+                "these parameters" if isinstance(add.prompt, bytes) else "these pictures, this text or the parameters"
+            )
+            self._write(Failed(add.id, f"the model does not take {what}"))
             return
-        reason = Reason.LENGTH if length == add.parameters.max_tokens else Reason.CONTEXT
-        self._sequences[add.id] = _Sequence(handle, logprobs=add.parameters.logprobs, length_reason=reason)
+        self._sequences[add.id] = _Sequence(handle, length, add.parameters)
+        if isinstance(add.prompt, Illustrated):
+            self._measure(add, self._sequences[add.id])
+
+    def _begun(self, add: Add, config: genai.GenerationConfig) -> genai.GenerationHandle:
+        """Have the pipeline begin; pictures are encoded meanwhile."""
+        prompt = add.prompt
+        if isinstance(prompt, bytes):
+            return self._pipeline.add_request(add.id, prompt_tensor(prompt), config)
+        pictures = [picture_tensor(each) for each in prompt.pictures]
+        return self._pipeline.add_request(add.id, prompt.text, pictures, config)
+
+    def _measure(self, add: Add, sequence: _Sequence) -> None:
+        """Pictures have been encoded: only now is it known how long the prompt is. It may have to leave again."""
+        prompt = sequence.handle.get_vlm_perf_metrics().get_num_input_tokens()
+        length = self._length(add, prompt)
+        if length and self._admission.grow(add, self._room(add, prompt)):
+            self._sequences[add.id] = kept = _Sequence(sequence.handle, length, add.parameters)
+            kept.prompt_tokens = prompt
+            return
+        sequence.handle.cancel()
+        del self._sequences[add.id]
+        if not length:
+            self._drop(add.id)
+            self._write(Stepped([Output(add.id, [], [], Reason.CONTEXT, prompt)], *self._gauges()))
+
+    def _drop(self, number: int) -> None:
+        """A sequence that never took part in a step."""
+        self._admission.leave(number)
+        self._admission.after_step()
 
     def _tell(self) -> None:
         """Write down what the last step gave."""
@@ -144,15 +191,11 @@ class _Loop:
                 if output.reason:
                     del self._sequences[number]
                     self._admission.leave(number)
+        self._write(Stepped(outputs, *self._gauges()))
+
+    def _gauges(self) -> tuple[int, int, float, int]:
         metrics = self._pipeline.get_metrics()
-        frame = Stepped(
-            outputs,
-            metrics.requests,
-            metrics.scheduled_requests,
-            metrics.cache_usage / 100,
-            metrics.cache_size_in_bytes,
-        )
-        self._write(frame)
+        return metrics.requests, metrics.scheduled_requests, metrics.cache_usage / 100, metrics.cache_size_in_bytes
 
     def _write(self, event: Event) -> None:
         write_frame(self._events, event)
@@ -160,8 +203,30 @@ class _Loop:
 
 def _read(number: int, sequence: _Sequence) -> Output | None:
     """What is new of a sequence; None if nothing is."""
+    status = sequence.handle.get_status()
+    tokens, logprobs, finish = _news(sequence, status)
+    sequence.left -= len(tokens)
+    reason = None
+    if status == _RUNNING:
+        if not tokens:
+            return None
+        if sequence.left <= 0:  # only its prompt's pictures told how long it may be: the pipeline does not know
+            sequence.handle.cancel()
+            end = len(tokens) + sequence.left
+            tokens, logprobs, reason = tokens[:end], logprobs[:end], sequence.length_reason
+    elif status == _IGNORED:
+        reason = Reason.CONTEXT
+    else:
+        reason = Reason.STOP if finish == _STOPPED else sequence.length_reason
+    prompt_tokens, sequence.prompt_tokens = sequence.prompt_tokens, 0
+    return Output(number, tokens, logprobs, reason, prompt_tokens)
+
+
+def _news(
+    sequence: _Sequence, status: genai.GenerationStatus
+) -> tuple[list[int], list[float], genai.GenerationFinishReason | None]:
+    """Tokens since the last time, with the logarithms of their probabilities, and why it has ended."""
     handle = sequence.handle
-    status = handle.get_status()
     tokens: list[int] = []
     logprobs: list[float] = []
     finish = None
@@ -173,11 +238,7 @@ def _read(number: int, sequence: _Sequence) -> Output | None:
             finish = part.finish_reason
         if status == _RUNNING:
             break  # a step gives one part; asking again costs as much as reading
-    if status == _RUNNING:
-        return Output(number, tokens, logprobs) if tokens else None
-    if status == _IGNORED:
-        return Output(number, tokens, logprobs, Reason.CONTEXT)
-    return Output(number, tokens, logprobs, Reason.STOP if finish == _STOPPED else sequence.length_reason)
+    return tokens, logprobs, finish
 
 
 def _loaded(load: Load, events: IO[bytes]) -> _Loop | None:

@@ -1,7 +1,7 @@
 """What passes between the server and an engine's process: frames of MessagePack behind their length.
 
 Nothing is pickled: a process that was taken over can lie in these fields and do no more. Tensors travel as bytes
-of a stated type, so that further ones (pictures) can stand beside the tokens. Knows nothing of pipes' other ends.
+of a stated type. Knows nothing of pipes' other ends.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ __all__ = [
     "Event",
     "Failed",
     "Frames",
+    "Illustrated",
     "Load",
     "LoadFailed",
     "Output",
+    "Picture",
     "Ready",
     "Reason",
     "Stepped",
@@ -74,13 +76,35 @@ class Load(_Frame, frozen=True):
     adapters: list[tuple[str, float]] = []
 
 
+class Picture(_Frame, frozen=True):
+    """A picture beside a prompt."""
+
+    height: int
+    width: int
+    pixels: bytes
+    """u8 [height, width, 3], RGB."""
+
+
+class Illustrated(_Frame, frozen=True):
+    """A prompt for a model that takes pictures, whose files say how many tokens a picture becomes."""
+
+    text: str
+    """With ``<ov_genai_image_0>`` where the first picture stands, and so on."""
+    pictures: list[Picture]
+
+
 class Add(_Frame, frozen=True):
     """A sequence to generate."""
 
     id: int
-    tokens: bytes
-    """The prompt: i64, little-endian."""
+    prompt: bytes | Illustrated
+    """Tokens, i64 and little-endian, or a text with pictures."""
     parameters: EngineParameters
+
+    @property
+    def least_tokens(self) -> int:
+        """Tokens that the prompt has at least: all of them, if there is no picture."""
+        return len(self.prompt) // 8 if isinstance(self.prompt, bytes) else 1
 
 
 class Cancel(_Frame, frozen=True):
@@ -130,6 +154,8 @@ class Output(_Frame, frozen=True):
     """As many as tokens, or none if they were not asked for."""
     reason: Reason | None = None
     """Why it has ended; None if it goes on."""
+    prompt_tokens: int = 0
+    """How many tokens the prompt has turned out to have; 0 if that was known, or has been told."""
 
 
 class Stepped(_Frame, frozen=True):
@@ -147,7 +173,7 @@ class Stepped(_Frame, frozen=True):
 
 
 class Failed(_Frame, frozen=True):
-    """A sequence that could not be generated."""
+    """A sequence that was refused: its prompt or its parameters are nothing for this model."""
 
     id: int
     message: str
@@ -192,5 +218,6 @@ _encoder = msgspec.msgpack.Encoder()
 def write_frame(pipe: IO[bytes], frame: Command | Event) -> None:
     """Write and flush one frame; OSError if the other end is gone."""
     body = _encoder.encode(frame)
-    pipe.write(_LENGTH.pack(len(body)) + body)
+    pipe.write(_LENGTH.pack(len(body)))
+    pipe.write(body)  # a picture's is not copied once more
     pipe.flush()

@@ -17,7 +17,7 @@ import numpy as np
 import openvino as ov
 import openvino_genai as genai
 
-from openvino_llama_text.engine.frames import Load
+from openvino_llama_text.engine.frames import Load, Picture
 from openvino_llama_text.engine.parameters import EngineParameters
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "generation_config",
     "ir_path",
     "open_pipeline",
+    "picture_tensor",
     "prompt_tensor",
     "read_ir",
     "vocabulary",
@@ -122,8 +123,8 @@ def read_ir(load: Load) -> ov.Model | None:
 
 def ir_path(model: str) -> Path | None:
     """The graph of what genai is given as a model; None for a GGUF."""
-    path = Path(model) / "openvino_model.xml"
-    return path if path.is_file() else None
+    paths = (Path(model) / name for name in ("openvino_model.xml", "openvino_language_model.xml"))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _token_bytes(model: ov.Model, precision: str) -> int:
@@ -158,3 +159,8 @@ def _memory() -> int:
 def prompt_tensor(tokens: bytes) -> ov.Tensor:
     """A prompt as genai takes it: i64 [1, n]."""
     return ov.Tensor(np.frombuffer(tokens, "<i8")[np.newaxis])
+
+
+def picture_tensor(picture: Picture) -> ov.Tensor:
+    """A picture as genai takes it: u8 [1, height, width, 3]."""
+    return ov.Tensor(np.frombuffer(picture.pixels, np.uint8).reshape(1, picture.height, picture.width, 3))

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
-from openvino_llama import InferenceError, ModelLoadError, UnavailableError
+from openvino_llama import InferenceError, InvalidInputError, ModelLoadError, UnavailableError
 from openvino_llama_text.engine.environment import environment
 from openvino_llama_text.engine.frames import (
     Add,
@@ -30,6 +30,7 @@ from openvino_llama_text.engine.frames import (
     Event,
     Failed,
     Frames,
+    Illustrated,
     Load,
     LoadFailed,
     Output,
@@ -86,13 +87,13 @@ class EngineProcess:
         """A sequence that is yet to be submitted."""
         return Sequence(next(self._numbers), self.forget)
 
-    def submit(self, sequence: Sequence, tokens: bytes, parameters: EngineParameters) -> None:
+    def submit(self, sequence: Sequence, prompt: bytes | Illustrated, parameters: EngineParameters) -> None:
         """Have a sequence generated; UnavailableError while there is no engine."""
         with self._lock:
             if self._commands is None:
                 raise UnavailableError(self.unready_reason() or f"the engine of model {self._name!r} is ending")
             self._sequences[sequence.number] = sequence
-            self._commands.put(Add(sequence.number, tokens, parameters))
+            self._commands.put(Add(sequence.number, prompt, parameters))
         if sequence.is_cancelled:  # meanwhile, when there was nothing to cancel yet
             self.forget(sequence)
 
@@ -222,7 +223,7 @@ class EngineProcess:
     def _fail(self, failed: Failed) -> None:
         sequence = self._sequences.pop(failed.id, None)
         if sequence:
-            sequence.put(InferenceError(failed.message))
+            sequence.put(InvalidInputError(failed.message))
 
     def _fail_all(self) -> None:
         with self._lock:

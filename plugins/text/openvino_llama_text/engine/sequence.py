@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable
 
-from openvino_llama import InferenceError
+from openvino_llama import InferenceError, OpenVINOLlamaError
 from openvino_llama_text.engine.frames import Output
 
 __all__ = ["Sequence"]
@@ -19,14 +19,14 @@ class Sequence:
         self.number = number
         self.is_cancelled = False
         self._forget = forget
-        self._arrived: queue.SimpleQueue[Output | InferenceError] = queue.SimpleQueue()
+        self._arrived: queue.SimpleQueue[Output | OpenVINOLlamaError] = queue.SimpleQueue()
 
-    def put(self, item: Output | InferenceError) -> None:
+    def put(self, item: Output | OpenVINOLlamaError) -> None:
         """Add what a step gave, or why nothing more will come."""
         self._arrived.put(item)
 
     def take(self) -> Output:
-        """Wait for the next tokens, and take all that are there; raises the InferenceError that ended the sequence."""
+        """Wait for the next tokens, and take all that are there; raises the error that ended the sequence."""
         outputs = [self._next()]
         while outputs[-1].reason is None and not self._arrived.empty():
             outputs.append(self._next())
@@ -34,7 +34,8 @@ class Sequence:
             return outputs[0]
         tokens = [token for output in outputs for token in output.tokens]
         logprobs = [value for output in outputs for value in output.logprobs]
-        return Output(self.number, tokens, logprobs, outputs[-1].reason)
+        prompt_tokens = max(output.prompt_tokens for output in outputs)
+        return Output(self.number, tokens, logprobs, outputs[-1].reason, prompt_tokens)
 
     def cancel(self) -> None:
         """Make ``take`` raise at once and the engine forget the sequence. From any thread, at any time."""
@@ -44,7 +45,7 @@ class Sequence:
 
     def _next(self) -> Output:
         item = self._arrived.get()
-        if isinstance(item, InferenceError):
+        if isinstance(item, OpenVINOLlamaError):
             self._arrived.put(item)  # for whoever asks again
             raise item
         if self.is_cancelled:
