@@ -7,7 +7,7 @@ inside OpenVINO. What becomes of the outputs is in reduction.py.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import openvino as ov
@@ -17,24 +17,52 @@ from openvino_llama import DYNAMIC, ConfigError, ModelConfig
 from openvino_llama_vision.config import ChannelOrder, Normalize, Preprocessing, ResizeMode, Ssd, VisionConfig
 from openvino_llama_vision.reduction import reduce_outputs, sizes, stated_decoder
 
-__all__ = ["prepare"]
+__all__ = ["fix_size", "prepare", "take_pixels"]
 
 logger = logging.getLogger(__name__)
 
 
 def prepare(config: ModelConfig, model: ov.Model) -> ov.Model:
     """Fuse what can be fused; ConfigError if the configuration does not fit the model."""
-    layout = _layout(config, model)
-    _fix_size(config, model, layout)
-    return _with_pixel_input(config, reduce_outputs(config, model), layout)
+    if len(model.inputs) != 1:
+        raise _no_picture(config, model.inputs)
+    layout = fix_size(config, model, one=_answers_for_one(config, model))
+    return take_pixels(config, reduce_outputs(config, model), layout)
 
 
-def _layout(config: ModelConfig, model: ov.Model) -> str:
-    """The layout of the model's one input; ConfigError if it is no picture."""
-    if len(model.inputs) != 1 or len(sizes(model.input(0))) != 4:
-        found = ", ".join(f"{each.get_any_name()} {list(sizes(each))}" for each in model.inputs)
-        raise ConfigError(f"model {config.name!r}: expected one input of four dimensions (a picture), got {found}")
-    shape = sizes(model.input(0))
+def fix_size(config: ModelConfig, model: ov.Model, index: int = 0, *, one: bool = False) -> str:
+    """Give the dimensions that an input leaves open the size that the registry states; check the others.
+
+    The batch stays as it is, unless it is to be ``one``: where it is dynamic, the runner puts requests together.
+    The layout of the input, ``NCHW`` or ``NHWC``. ConfigError if it is no picture.
+    """
+    found = sizes(model.input(index))
+    layout = _layout(config, model.input(index))
+    shape = dict(zip(layout, found, strict=True))
+    for field, stated in _stated_sizes(config.config):
+        for axis, size in stated.items():
+            if shape[axis] == DYNAMIC:
+                shape[axis] = size
+            elif size not in (DYNAMIC, shape[axis]):
+                raise ConfigError(
+                    f"model {config.name!r}, field 'config.{field}': expected {shape[axis]} as {axis}, which is the "
+                    f"size of the model's input, got {size}"
+                )
+    if shape["C"] not in (1, 3):
+        raise ConfigError(f"model {config.name!r}, field 'config.input_shape': the channels must be 1 or 3")
+    if one:
+        shape["N"] = 1
+    wanted = [shape[axis] for axis in layout]
+    if wanted != list(found):
+        model.reshape({index: ov.PartialShape(wanted)})
+    return layout
+
+
+def _layout(config: ModelConfig, port: Any) -> str:
+    """The layout of an input; ConfigError if it is no picture."""
+    shape = sizes(port)
+    if len(shape) != 4:
+        raise _no_picture(config, [port])
     stated: str | None = config.config.layout
     fitting = [each for each in ("NCHW", "NHWC") if shape[each.index("C")] in (1, 3)]
     if stated is None and fitting:
@@ -47,28 +75,9 @@ def _layout(config: ModelConfig, model: ov.Model) -> str:
     return stated
 
 
-def _fix_size(config: ModelConfig, model: ov.Model, layout: str) -> None:
-    """Give the dimensions that the model leaves open the size that the registry states; check the others.
-
-    The batch stays as it is: where it is dynamic, the runner puts requests together.
-    """
-    shape = dict(zip(layout, sizes(model.input(0)), strict=True))
-    for field, stated in _stated_sizes(config.config):
-        for axis, size in stated.items():
-            if shape[axis] == DYNAMIC:
-                shape[axis] = size
-            elif size not in (DYNAMIC, shape[axis]):
-                raise ConfigError(
-                    f"model {config.name!r}, field 'config.{field}': expected {shape[axis]} as {axis}, which is the "
-                    f"size of the model's input, got {size}"
-                )
-    if shape["C"] not in (1, 3):
-        raise ConfigError(f"model {config.name!r}, field 'config.input_shape': the channels must be 1 or 3")
-    if _answers_for_one(config, model):
-        shape["N"] = 1
-    wanted = [shape[axis] for axis in layout]
-    if wanted != list(sizes(model.input(0))):
-        model.reshape(ov.PartialShape(wanted))
+def _no_picture(config: ModelConfig, ports: Sequence[Any]) -> ConfigError:
+    found = ", ".join(f"{each.get_any_name()} {list(sizes(each))}" for each in ports)
+    return ConfigError(f"model {config.name!r}: expected one input of four dimensions (a picture), got {found}")
 
 
 def _stated_sizes(config: VisionConfig) -> Iterator[tuple[str, dict[str, int]]]:
@@ -88,12 +97,13 @@ def _answers_for_one(config: ModelConfig, model: ov.Model) -> bool:
     return isinstance(stated_decoder(config, model), Ssd) or any(len(sizes(each)) < 2 for each in model.outputs)
 
 
-def _with_pixel_input(config: ModelConfig, model: ov.Model, layout: str) -> ov.Model:
+def take_pixels(config: ModelConfig, model: ov.Model, layout: str, index: int = 0) -> ov.Model:
+    """The model with u8 pixels, (batch, height, width, channels), as an input, whose layout has been that one."""
     options: Preprocessing = config.config.preprocessing
-    element_type = model.input(0).get_element_type()
-    channels = sizes(model.input(0))[layout.index("C")]
+    element_type = model.input(index).get_element_type()
+    channels = sizes(model.input(index))[layout.index("C")]
     processor = PrePostProcessor(model)
-    entry = processor.input()
+    entry = processor.input(index)
     entry.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
     entry.model().set_layout(ov.Layout(layout))
     if channels == 3 and options.channel_order is ChannelOrder.BGR:

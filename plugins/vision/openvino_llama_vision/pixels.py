@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from openvino_llama import DYNAMIC, ModelConfig, per_model
+from openvino_llama import DYNAMIC, ModelConfig, TensorSpec, per_model
 from openvino_llama_vision.config import Interpolation, Preprocessing
 from openvino_llama_vision.images import max_pixels_allowed
 from openvino_llama_vision.placement import Placement, dynamic_size, place
 
-__all__ = ["InputPlan", "input_plan"]
+__all__ = ["InputPlan", "input_plan", "plan_of"]
 
 _RESAMPLING = {
     Interpolation.BILINEAR: Image.Resampling.BILINEAR,
@@ -82,8 +82,12 @@ def _source_box(image: Image.Image, placement: Placement, size: tuple[int, int])
 
 @per_model
 def input_plan(config: ModelConfig) -> InputPlan:
-    """The plan of a model that prepare_model has given an input of u8, (batch, height, width, channels)."""
-    spec = config.inputs[0]
+    """The plan of a model whose first input prepare_model has made one of u8, (batch, height, width, channels)."""
+    return plan_of(config, config.inputs[0])
+
+
+def plan_of(config: ModelConfig, spec: TensorSpec) -> InputPlan:
+    """The plan of an input of u8, (batch, height, width, channels)."""
     _, height, width, channels = spec.shape
     return InputPlan(
         name=spec.name,

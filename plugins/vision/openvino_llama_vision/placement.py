@@ -55,10 +55,18 @@ def place(picture: Size, canvas: Size, preprocessing: Preprocessing) -> Placemen
         scale = min(ratios)
         resized = (min(_sized(picture[0], scale), canvas[0]), min(_sized(picture[1], scale), canvas[1]))
     else:
-        short_side = min(preprocessing.resize or canvas)
-        scale = max(*ratios, short_side / min(picture))
-        resized = (max(_sized(picture[0], scale), canvas[0]), max(_sized(picture[1], scale), canvas[1]))
+        resized = _covering(picture, canvas, min(preprocessing.resize or canvas))
     return Placement(picture, canvas, resized, (_centred(canvas[0], resized[0]), _centred(canvas[1], resized[1])))
+
+
+def _covering(picture: Size, canvas: Size, short_side: int) -> Size:
+    """The size of a picture whose short side has that length, or more if it would not cover the canvas.
+
+    The other side is rounded down, as in torchvision and transformers.
+    """
+    sides = ((canvas[0], picture[0]), (canvas[1], picture[1]), (short_side, min(picture)))
+    wanted, has = max(sides, key=lambda each: each[0] / each[1])
+    return max(picture[0] * wanted // has, canvas[0]), max(picture[1] * wanted // has, canvas[1])
 
 
 def dynamic_size(picture: Size, preprocessing: Preprocessing) -> Size:
