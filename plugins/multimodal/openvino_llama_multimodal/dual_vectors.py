@@ -1,0 +1,130 @@
+"""Pictures and texts to vectors of one space: the inferences of a dual encoder, and what came of them.
+
+Pictures go into inferences without a text, and texts into inferences without a picture: a half of the graph that has
+no rows computes nothing. Inferences of a request are shared among the workers. Those of different requests are never
+put together: a row of the output is then no longer known to be a picture's or a text's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from openvino_llama import DYNAMIC, ModelConfig, Preprocessed, TensorSpec, per_model
+from openvino_llama_multimodal.config import text_half
+from openvino_llama_multimodal.pictures import opened
+from openvino_llama_multimodal.processor import vision_of
+from openvino_llama_multimodal.questions import Picture
+from openvino_llama_text.buckets import Gathered, Part, batches
+from openvino_llama_text.texts import encode_texts
+from openvino_llama_vision.pixels import InputPlan, plan_of
+
+__all__ = ["IDS", "MASK", "PIXELS", "VECTORS", "Asked", "Finish", "Vectors", "inferences", "plan_for", "text_of"]
+
+PIXELS, IDS, MASK = "pixel_values", "input_ids", "attention_mask"
+"""Inputs of the model."""
+VECTORS = "vectors"
+"""Its output; see ``dual_graph``."""
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What vectors are wanted of."""
+
+    pictures: Sequence[Picture]
+    texts: Mapping[str, str]
+    """By their places in the request."""
+    truncate: bool
+    """Whether a text that is too long loses its end; else it is an error."""
+
+
+class Vectors(msgspec.Struct, frozen=True):
+    """What the model makes of pictures and texts."""
+
+    pictures: NDArray[np.float32]
+    """(pictures, dimensions)"""
+    texts: NDArray[np.float32]
+    """(texts, dimensions)"""
+    scale: float
+    bias: float
+    """scale * cosine + bias is the logit of a picture and a text."""
+    tokens: int
+    """How many tokens all texts together had, special ones included."""
+    truncated: list[int]
+    """Which texts lost their end, counted from 0."""
+
+    @property
+    def logits(self) -> NDArray[np.float32]:
+        """Of each picture with each text, (pictures, texts)."""
+        found: NDArray[np.float32] = self.scale * (self.pictures @ self.texts.T) + self.bias
+        return found
+
+
+Finish = Callable[[Vectors], Any]
+"""Makes the answer."""
+
+
+@per_model
+def text_of(config: ModelConfig) -> ModelConfig:
+    """The model as the text plugin knows models, with the inputs of texts alone."""
+    inputs = tuple(spec for spec in config.inputs if spec.name != PIXELS)
+    return msgspec.structs.replace(text_half(config), inputs=inputs)
+
+
+@per_model
+def plan_for(config: ModelConfig) -> InputPlan:
+    """How pictures come to the model's size."""
+    spec = next(each for each in config.inputs if each.name == PIXELS)
+    return plan_of(vision_of(config), spec)
+
+
+def inferences(config: ModelConfig, asked: Asked, finish: Finish) -> Preprocessed | list[Preprocessed]:
+    """The inferences for pictures and texts; the text plugin's ``gather`` hands ``finish`` what came of them.
+
+    InvalidInputError names the picture that cannot be decoded, or the text that has no tokens, or too many.
+    """
+    texts = text_of(config)
+    encodings, truncated = encode_texts(texts, asked.texts, truncate=asked.truncate) if asked.texts else ([], [])
+    tokens, pictures = sum(len(each.ids) for each in encodings), len(asked.pictures)
+
+    def read(rows: NDArray[np.float32]) -> Any:
+        vectors, (scale, bias) = rows[:, :-2], rows[0, -2:].tolist()
+        return finish(Vectors(vectors[:pictures], vectors[pictures:], scale, bias, tokens, truncated))
+
+    gathered = Gathered(pictures + len(encodings), read)
+    parts = [
+        Preprocessed(_with_none(config, {PIXELS: pixels}), Part(gathered, places))
+        for places, pixels in _rendered(config, asked.pictures)
+    ]
+    parts += [
+        Preprocessed(_with_none(config, tensors), Part(gathered, [pictures + each for each in places]))
+        for places, tensors in (batches(texts, encodings) if encodings else ())
+    ]
+    return parts[0] if len(parts) == 1 else parts
+
+
+def _rendered(config: ModelConfig, pictures: Sequence[Picture]) -> Iterator[tuple[Sequence[int], NDArray[np.uint8]]]:
+    """Which of the pictures stand in the rows of an inference, and their pixels (pictures, height, width, channels)."""
+    plan, most = plan_for(config), config.batching.max_batch_size or 1
+    for begin in range(0, len(pictures), most):
+        several = [_render(plan, each) for each in pictures[begin : begin + most]]
+        yield range(begin, begin + len(several)), several[0] if len(several) == 1 else np.concatenate(several)
+
+
+def _render(plan: InputPlan, picture: Picture) -> NDArray[np.uint8]:
+    with opened(picture) as body:
+        placement = plan.place(body.size)
+        return plan.render(body.decode(placement.resized), placement)
+
+
+def _with_none(config: ModelConfig, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The tensors, and no rows for the inputs that are not among them."""
+    return {spec.name: tensors[spec.name] if spec.name in tensors else _none(spec) for spec in config.inputs}
+
+
+def _none(spec: TensorSpec) -> NDArray[Any]:
+    """No rows, the other dimensions being as the model wants them, or the least."""
+    return np.empty((0, *(1 if size == DYNAMIC else size for size in spec.shape[1:])), spec.data_type.numpy)
