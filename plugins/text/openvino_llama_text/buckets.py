@@ -7,7 +7,7 @@ once), and the parts of different requests fit into one inference. Knows nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from openvino_llama import DYNAMIC, ModelConfig, Preprocessed
 from openvino_llama_text.texts import max_length_of
 from openvino_llama_text.tokenizers import Encoding, find_tokenizer, model_inputs
 
-__all__ = ["Finish", "bucket", "gather", "split"]
+__all__ = ["Finish", "Gathered", "Part", "batches", "bucket", "gather", "split"]
 
 Finish = Callable[[NDArray[np.float32]], Any]
 """Makes the answer of the outputs of all texts, (texts, ...), in the request's order."""
@@ -41,24 +41,29 @@ def bucket(length: int, most: int) -> int:
 
 def split(config: ModelConfig, encodings: Sequence[Encoding], finish: Finish) -> Preprocessed | list[Preprocessed]:
     """The inferences for these texts; ``gather`` hands ``finish`` what came of them."""
-    gathered = _Gathered(len(encodings), finish)
-    lengths = _padded_lengths(config, encodings)
-    parts = [
-        Preprocessed(_tensors(config, [encodings[each] for each in texts], lengths[texts[-1]]), _Part(gathered, texts))
-        for texts in _groups(lengths, _rows(config))
-    ]
+    gathered = Gathered(len(encodings), finish)
+    parts = [Preprocessed(tensors, Part(gathered, texts)) for texts, tensors in batches(config, encodings)]
     return parts[0] if len(parts) == 1 else parts
+
+
+def batches(
+    config: ModelConfig, encodings: Sequence[Encoding]
+) -> Iterator[tuple[Sequence[int], dict[str, NDArray[Any]]]]:
+    """Which of the texts, counted from 0, stand in the rows of an inference, and its tensors."""
+    lengths = _padded_lengths(config, encodings)
+    for texts in _groups(lengths, _rows(config)):
+        yield texts, _tensors(config, [encodings[each] for each in texts], lengths[texts[-1]])
 
 
 def gather(outputs: Mapping[str, NDArray[Any]], context: Any) -> Any:
     """Take the output of an inference that ``split`` gave; the answer if it is the only one, or all were taken."""
-    part: _Part = context
+    part: Part = context
     if outputs:
         part.gathered.take(part.texts, next(iter(outputs.values())))
     return part.gathered.answer() if not outputs or part.is_whole else None
 
 
-class _Gathered:
+class Gathered:
     """What has come of a request's texts so far. Parts come on several threads; each has texts of its own."""
 
     def __init__(self, texts: int, finish: Finish) -> None:
@@ -74,12 +79,12 @@ class _Gathered:
         return self._finish(np.stack(self.rows))
 
 
-class _Part:
+class Part:
     """The context of one inference."""
 
     __slots__ = ("gathered", "texts")
 
-    def __init__(self, gathered: _Gathered, texts: Sequence[int]) -> None:
+    def __init__(self, gathered: Gathered, texts: Sequence[int]) -> None:
         self.gathered, self.texts = gathered, texts
 
     @property
