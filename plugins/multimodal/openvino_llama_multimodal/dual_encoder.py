@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openvino_llama import ConfigError, InferenceRequest, InvalidInputError, ModelConfig, Preprocessed
-from openvino_llama_multimodal.dual_vectors import Asked, Vectors, inferences, plan_for, text_of
+from openvino_llama_multimodal.dual_vectors import Asked, Vectors, collect, inferences, plan_for, text_of
 from openvino_llama_multimodal.questions import Picture, Question, read_question
-from openvino_llama_text.buckets import gather
 from openvino_llama_text.embedding import Embeddings, normalized
 from openvino_llama_text.files import facts_of
 from openvino_llama_text.texts import MOST_TEXTS, max_length_of, named
@@ -107,7 +106,7 @@ def preprocess(config: ModelConfig, request: InferenceRequest) -> Inferences:
 
 def postprocess(config: ModelConfig, outputs: Mapping[str, NDArray[Any]], context: Any) -> Any:  # noqa: ARG001
     """Put together what came of the inferences."""
-    return gather(outputs, context)
+    return collect(outputs, context)
 
 
 def _match(config: ModelConfig, question: Question, parameters: msgspec.Struct | None) -> Inferences:

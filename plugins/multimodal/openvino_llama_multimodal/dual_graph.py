@@ -14,10 +14,9 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from openvino_llama import DYNAMIC, ConfigError, ModelConfig
-from openvino_llama_multimodal.dual_vectors import IDS, MASK, PIXELS, VECTORS, text_of
+from openvino_llama_multimodal.dual_vectors import IDS, MASK, PIXELS, text_of
 from openvino_llama_multimodal.processor import vision_of
 from openvino_llama_text.files import facts_of
-from openvino_llama_text.pooling import answer_with
 from openvino_llama_vision.graph import fix_size, take_pixels
 
 __all__ = ["prepare"]
@@ -26,20 +25,23 @@ _PICTURES, _TEXTS, _LOGITS = "image_embeds", "text_embeds", "logits_per_image"
 
 
 def prepare(config: ModelConfig, model: ov.Model) -> ov.Model:
-    """The model with u8 pixels as one input and the one output ``vectors``, (pictures + texts, dimensions + 2) f32.
+    """The model with u8 pixels as one input, and the outputs ``pictures`` and ``texts``, (rows, dimensions + 2) f32.
 
     The last two numbers of a row are the model's scale and bias: scale * cosine + bias is the logit of a picture and a
     text. ConfigError if it is no dual encoder, or the files beside it do not fit.
     """
     _check_names(config, model)
-    scale, bias = _scale_and_bias(config, model)
+    numbers = _scale_and_bias(config, model)
     _free_rows(config, model)
     index = next(place for place, port in enumerate(model.inputs) if PIXELS in port.get_names())
     half = vision_of(config)
     layout = fix_size(half, model, index)
-    rows = ops.concat([_source(model, name) for name in (_PICTURES, _TEXTS)], 0)
-    vectors = ops.concat([rows, _beside(rows, [scale, bias])], 1)
-    return take_pixels(half, answer_with(model, vectors.output(0), VECTORS), layout, index)
+    outputs = [
+        _followed(_source(model, output), numbers, model.input(given), name)
+        for output, given, name in ((_PICTURES, PIXELS, "pictures"), (_TEXTS, IDS, "texts"))
+    ]
+    served = ov.Model([ops.result(each) for each in outputs], model.get_parameters(), model.get_friendly_name())
+    return take_pixels(half, served, layout, index)
 
 
 def _check_names(config: ModelConfig, model: ov.Model) -> None:
@@ -101,7 +103,10 @@ def _trained_length(config: ModelConfig) -> int:
     return positions
 
 
-def _beside(rows: Any, numbers: list[float]) -> Any:
-    """The numbers, once for each row: (rows, numbers)."""
-    count = ops.gather(ops.shape_of(rows), np.array([0]), np.int64(0))
-    return ops.broadcast(np.array([numbers], np.float32), ops.concat([count, np.array([len(numbers)])], 0))
+def _followed(rows: Any, numbers: tuple[float, ...], given: Any, name: str) -> Any:
+    """The rows, each followed by the numbers. They are as many as the input has, which the graph itself may not say."""
+    count = ops.gather(ops.shape_of(given), np.array([0]), np.int64(0))
+    columns = ops.broadcast(np.array([numbers], np.float32), ops.concat([count, np.array([len(numbers)])], 0))
+    output = ops.concat([rows, columns], 1).output(0)
+    output.set_names({name})
+    return output

@@ -1,8 +1,8 @@
 """Pictures and texts to vectors of one space: the inferences of a dual encoder, and what came of them.
 
 Pictures go into inferences without a text, and texts into inferences without a picture: a half of the graph that has
-no rows computes nothing. Inferences of a request are shared among the workers. Those of different requests are never
-put together: a row of the output is then no longer known to be a picture's or a text's.
+no rows computes nothing. Inferences of a request are shared among the workers; since their inputs have no common
+number of rows, the core puts none of them together with another's.
 """
 
 from __future__ import annotations
@@ -19,16 +19,14 @@ from openvino_llama_multimodal.config import text_half
 from openvino_llama_multimodal.pictures import opened
 from openvino_llama_multimodal.processor import vision_of
 from openvino_llama_multimodal.questions import Picture
-from openvino_llama_text.buckets import Gathered, Part, batches
+from openvino_llama_text.buckets import Gathered, Part, batches, gather
 from openvino_llama_text.texts import encode_texts
 from openvino_llama_vision.pixels import InputPlan, plan_of
 
-__all__ = ["IDS", "MASK", "PIXELS", "VECTORS", "Asked", "Finish", "Vectors", "inferences", "plan_for", "text_of"]
+__all__ = ["IDS", "MASK", "PIXELS", "Asked", "Finish", "Vectors", "collect", "inferences", "plan_for", "text_of"]
 
 PIXELS, IDS, MASK = "pixel_values", "input_ids", "attention_mask"
 """Inputs of the model."""
-VECTORS = "vectors"
-"""Its output; see ``dual_graph``."""
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -82,7 +80,7 @@ def plan_for(config: ModelConfig) -> InputPlan:
 
 
 def inferences(config: ModelConfig, asked: Asked, finish: Finish) -> Preprocessed | list[Preprocessed]:
-    """The inferences for pictures and texts; the text plugin's ``gather`` hands ``finish`` what came of them.
+    """The inferences for pictures and texts; ``collect`` hands ``finish`` what came of them.
 
     InvalidInputError names the picture that cannot be decoded, or the text that has no tokens, or too many.
     """
@@ -104,6 +102,11 @@ def inferences(config: ModelConfig, asked: Asked, finish: Finish) -> Preprocesse
         for places, tensors in (batches(texts, encodings) if encodings else ())
     ]
     return parts[0] if len(parts) == 1 else parts
+
+
+def collect(outputs: Mapping[str, NDArray[Any]], context: Any) -> Any:
+    """Take the outputs of an inference, one of which has no rows; the answer if it is the only one, or the last."""
+    return gather({name: rows for name, rows in outputs.items() if len(rows)}, context)
 
 
 def _rendered(config: ModelConfig, pictures: Sequence[Picture]) -> Iterator[tuple[Sequence[int], NDArray[np.uint8]]]:
