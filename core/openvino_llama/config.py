@@ -162,6 +162,9 @@ class ModelType(msgspec.Struct, frozen=True, kw_only=True):
     streaming: tuple[str, ...] = ()
     """Those of the tasks whose models yield output after output (generation): they are served as a stream of events
     too, by ``POST /infer/<endpoint>/stream``."""
+    answers: Mapping[type[msgspec.Struct], tuple[str, ...]] = {}
+    """Requests that routes of any plugin may hand over as an InferenceRequest's ``parameters``, and the tasks whose
+    models answer them: ``{GenerationRequest: ("generation",)}``."""
 
 
 def typed_config(name: str, entry: RegistryEntry, model_type: ModelType, locate: Callable[[str], Path]) -> ModelConfig:

@@ -90,6 +90,12 @@ class Model:
         return serving.config if serving else None
 
     @property
+    def model_type(self) -> ModelType | None:
+        """Its type, once it is ready."""
+        serving = self._serving
+        return serving.model_type if serving else None
+
+    @property
     def queue_length(self) -> int:
         """Requests that wait for it."""
         serving = self._serving

@@ -6,7 +6,7 @@ Knows nothing of HTTP.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing, suppress
 from typing import Any
@@ -14,7 +14,13 @@ from typing import Any
 import msgspec
 
 from openvino_llama.config import ModelType
-from openvino_llama.errors import DeadlineExceededError, InvalidInputError, ModelNotFoundError
+from openvino_llama.errors import (
+    DeadlineExceededError,
+    InvalidInputError,
+    ModelNotFoundError,
+    OpenVINOLlamaError,
+    UnavailableError,
+)
 from openvino_llama.hookspecs import InferenceRequest
 from openvino_llama.jobs import Finish, Job
 from openvino_llama.models import Model, Models
@@ -40,6 +46,37 @@ class Pipeline:
         if model.entry.type != model_type.name:
             raise ModelNotFoundError(f"model {name!r} is of type {model.entry.type!r}, not {model_type.name!r}")
         return model
+
+    def choose_for(
+        self, kind: type[msgspec.Struct], model_types: Sequence[ModelType], name: str | None = None
+    ) -> Model:
+        """The named model, if it answers requests of that kind, or the first of the model types' active ones that does.
+
+        ModelNotFoundError if there is none, InvalidInputError if it answers others.
+        """
+        takers = {each.name: each for each in model_types if kind in each.answers}
+        if not takers:
+            raise ModelNotFoundError(f"no installed plugin has models for such a request ({kind.__name__})")
+        models = [self.models.get(name)] if name is not None else self._active(takers.values())
+        for model in models:
+            if model.entry.type in takers and model.entry.task in takers[model.entry.type].answers[kind]:
+                return model
+        which = f"{name!r}" if name is not None else f"name one; the active one, {models[0].name!r},"
+        tasks = {task: None for each in takers.values() for task in each.answers[kind]}  # in their order
+        raise InvalidInputError(f"model: {which} has the task {models[0].entry.task!r}, not {' or '.join(tasks)}")
+
+    def _active(self, model_types: Iterable[ModelType]) -> list[Model]:
+        """The active models of the types; what is wrong is raised if there is none at all."""
+        active: list[Model] = []
+        failures: list[OpenVINOLlamaError] = []
+        for each in model_types:
+            try:
+                active.append(self.models.active(each.endpoint))
+            except (ModelNotFoundError, UnavailableError) as error:
+                failures.append(error)
+        if not active:  # one that is being loaded says more than one that is not there
+            raise max(failures, key=lambda error: isinstance(error, UnavailableError))
+        return active
 
     async def infer(self, model: Model, request: InferenceRequest, deadline: Deadline, *finish: Finish) -> Any:
         """Preprocess, infer, postprocess and finish on one of the model's workers.

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
+import msgspec
 from litestar import Request
 from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
@@ -120,10 +121,22 @@ class Exchange:
 
     def choose(self, model_type: str, name: str | None = None) -> Model:
         """The named model of that type, or the active one; raises if it is not there, not ready or overloaded."""
-        self.model = self._server.pipeline.choose(self._server.plugins.model_type(model_type), name)
-        self._deadline = Deadline(self.model.entry.limits.deadline_s)
-        self.model.serving.runner.check_room()
-        return self.model
+        return self._chose(self._server.pipeline.choose(self._server.plugins.model_type(model_type), name))
+
+    def choose_for(self, kind: type[msgspec.Struct], name: str | None = None, *, first: str = "") -> Model:
+        """The named model of whatever type, if it answers requests of that kind (ModelType.answers); or an active one.
+
+        The model type ``first`` comes before the others. InvalidInputError if the model answers other requests, else
+        as ``choose``.
+        """
+        model_types = sorted(self._server.plugins.model_types.values(), key=lambda each: each.name != first)
+        return self._chose(self._server.pipeline.choose_for(kind, model_types, name))
+
+    def _chose(self, model: Model) -> Model:
+        self.model = model
+        self._deadline = Deadline(model.entry.limits.deadline_s)
+        model.serving.runner.check_room()
+        return model
 
     async def body(self) -> bytes:
         """The body, its content coding undone; a client that sends it too slowly is not waited for."""

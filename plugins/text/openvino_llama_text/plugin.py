@@ -12,7 +12,9 @@ from openvino_llama import Backend, InferenceRequest, ModelConfig, ModelType, Pr
 from openvino_llama_text import encoders, generation
 from openvino_llama_text.config import TextConfig
 from openvino_llama_text.convert.choice import converter
-from openvino_llama_text.requests import FORM, JSON, PLAIN, TextParameters
+from openvino_llama_text.embedding import EmbeddingRequest
+from openvino_llama_text.requests import FORM, JSON, PLAIN, GenerationRequest, TextParameters
+from openvino_llama_text.rerank import RerankRequest
 
 if TYPE_CHECKING:
     import click
@@ -35,6 +37,11 @@ def model_types() -> Sequence[ModelType]:
             accepts=(JSON, PLAIN, FORM),
             parameters=TextParameters,
             streaming=(_GENERATION,),
+            answers={
+                GenerationRequest: (_GENERATION,),
+                EmbeddingRequest: ("embedding",),
+                RerankRequest: ("rerank", "classification", "embedding"),
+            },
         )
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qs
 
@@ -75,7 +76,14 @@ class Attachment(msgspec.Struct, frozen=True):
     """Where it was in the request."""
     media_type: str
     """As stated; empty says nothing."""
-    body: bytes
+    base64: str
+
+    def body(self) -> bytes:
+        """The picture's file, which may be large: decoded where it is wanted. InvalidInputError if it is no base64."""
+        try:
+            return b64decode(self.base64, validate=True)
+        except ValueError as error:
+            raise InvalidInputError(f"{self.name}: what follows 'base64,' is not base64") from error
 
 
 class IllustratedRequest(GenerationRequest, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):

@@ -8,13 +8,20 @@ first served. Knows nothing of the pipeline.
 from __future__ import annotations
 
 from collections import deque
-
-from openvino_llama_text.engine.frames import Add
+from typing import Generic, Protocol, TypeVar
 
 __all__ = ["Admission"]
 
 
-class Admission:
+class _Numbered(Protocol):
+    @property
+    def id(self) -> int: ...
+
+
+Entry = TypeVar("Entry", bound=_Numbered)
+
+
+class Admission(Generic[Entry]):
     """The blocks of a cache, and who waits for some."""
 
     def __init__(self, blocks: int, block_tokens: int) -> None:
@@ -24,31 +31,21 @@ class Admission:
         self._is_bounded = blocks > 0
         self._held: dict[int, int] = {}
         self._leaving = 0
-        self._waiting: deque[tuple[Add, int]] = deque()
+        self._waiting: deque[tuple[Entry, int]] = deque()
 
-    def enter(self, add: Add, most_tokens: int) -> None:
-        """A sequence has come, which will have so many tokens at most, its prompt included, as far as is known."""
-        self._waiting.append((add, self._blocks(most_tokens)))
+    def enter(self, entry: Entry, most_tokens: int) -> None:
+        """A sequence has come, which will have so many tokens at most, its prompt included."""
+        blocks = -(-most_tokens // self._block_tokens) if self._is_bounded else 0
+        self._waiting.append((entry, blocks))
 
-    def admit(self) -> Add | None:
+    def admit(self) -> Entry | None:
         """The next sequence that fits; None if there is none."""
         if not self._waiting or self._waiting[0][1] > self._free:
             return None
-        add, blocks = self._waiting.popleft()
+        entry, blocks = self._waiting.popleft()
         self._free -= blocks
-        self._held[add.id] = blocks
-        return add
-
-    def grow(self, add: Add, most_tokens: int) -> bool:
-        """One that was let in turns out to need so many: whether it may stay. If not, it is the next one to enter."""
-        more = self._blocks(most_tokens) - self._held[add.id]
-        if more > self._free and len(self._held) > 1:
-            self._leaving += self._held.pop(add.id)
-            self._waiting.appendleft((add, self._blocks(most_tokens)))
-            return False
-        self._free -= more
-        self._held[add.id] += more
-        return True
+        self._held[entry.id] = blocks
+        return entry
 
     def leave(self, number: int) -> None:
         """A sequence has ended, or nobody waits for it any more: its blocks are free after the next step."""
@@ -59,9 +56,6 @@ class Admission:
         """The pipeline has given back what sequences that left had held."""
         self._free += self._leaving
         self._leaving = 0
-
-    def _blocks(self, tokens: int) -> int:
-        return -(-tokens // self._block_tokens) if self._is_bounded else 0
 
     @property
     def waiting(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import IO
+from typing import IO, NamedTuple
 
 import openvino_genai as genai
 
@@ -40,8 +40,8 @@ from openvino_llama_text.engine.generation import (
     read_ir,
     vocabulary,
 )
+from openvino_llama_text.engine.lengths import PromptLength, PromptLengths
 from openvino_llama_text.engine.orphan import Commands, bind_to_parent, take_pipes
-from openvino_llama_text.engine.parameters import EngineParameters
 
 __all__ = ["main"]
 
@@ -54,20 +54,30 @@ _IGNORED = genai.GenerationStatus.IGNORED
 _STOPPED = genai.GenerationFinishReason.STOP
 
 
-class _Sequence:
+class _Asked(NamedTuple):
+    """A sequence that is to be generated."""
+
+    add: Add
+    prompt: PromptLength
+    length: int
+    """How many tokens it may get; 0 if there is no room for any."""
+
+    @property
+    def id(self) -> int:
+        """Its number."""
+        return self.add.id
+
+
+class _Sequence(NamedTuple):
     """A sequence that the pipeline works on."""
 
-    __slots__ = ("handle", "left", "length_reason", "logprobs", "prompt_tokens")
+    handle: genai.GenerationHandle
+    asked: _Asked
 
-    def __init__(self, handle: genai.GenerationHandle, length: int, parameters: EngineParameters) -> None:
-        self.handle = handle
-        self.logprobs = parameters.logprobs
-        self.left = length
-        """How many tokens it may still get."""
-        self.length_reason = Reason.LENGTH if length == parameters.max_tokens else Reason.CONTEXT
-        """What it means when it has as many as it may."""
-        self.prompt_tokens = 0
-        """Yet to be told."""
+    @property
+    def length_reason(self) -> Reason:
+        """What it means when it has as many tokens as it may."""
+        return Reason.LENGTH if self.asked.length == self.asked.add.parameters.max_tokens else Reason.CONTEXT
 
 
 class _Loop:
@@ -76,7 +86,7 @@ class _Loop:
     def __init__(
         self,
         pipeline: genai.ContinuousBatchingPipeline,
-        admission: Admission,
+        admission: Admission[_Asked],
         most_tokens: int | None,
         assistant_tokens: int,
         events: IO[bytes],
@@ -86,6 +96,8 @@ class _Loop:
         self._most_tokens = most_tokens
         self._assistant_tokens = assistant_tokens
         self._events = events
+        tokenizer = pipeline.get_tokenizer()
+        self._lengths = PromptLengths(lambda text: int(tokenizer.encode(text).input_ids.shape[1]) if text else 0)
         self._sequences: dict[int, _Sequence] = {}
 
     def run(self, commands: Commands) -> None:
@@ -114,45 +126,45 @@ class _Loop:
     def _let_in(self) -> None:
         """Begin what fits; of prompts with pictures, which take their time, one for each step of those that run."""
         is_busy = self._pipeline.has_non_finished_requests()
-        while add := self._admission.admit():
-            self._add(add)
-            if is_busy and isinstance(add.prompt, Illustrated):
+        while asked := self._admission.admit():
+            self._add(asked)
+            if is_busy and isinstance(asked.add.prompt, Illustrated):
                 return
 
     def _obey(self, command: Command) -> None:
         if isinstance(command, Add):
-            self._admission.enter(command, self._room(command, command.least_tokens))
+            self._enter(command)
         elif isinstance(command, Cancel):
             self._admission.leave(command.id)
             sequence = self._sequences.pop(command.id, None)
             if sequence:
                 sequence.handle.cancel()  # the next step gives its memory back
 
-    def _room(self, add: Add, prompt: int) -> int:
-        """Tokens that a sequence with such a prompt needs at its longest."""
-        return prompt + self._length(add, prompt) + self._assistant_tokens
+    def _enter(self, add: Add) -> None:
+        prompt = self._lengths.of(add.prompt)
+        asked = _Asked(add, prompt, self._length(add, prompt))
+        if not asked.length:
+            self._write(Stepped([Output(add.id, [], [], Reason.CONTEXT, prompt.least)], *self._gauges()))
+            return
+        most = prompt.most + asked.length + self._assistant_tokens
+        self._admission.enter(asked, most if prompt.is_known else min(most, self._most_tokens or most))
 
-    def _length(self, add: Add, prompt: int) -> int:
-        """How many tokens a sequence may get after a prompt of that many; 0 if there is no room for any."""
-        asked = add.parameters.max_tokens
-        return asked if self._most_tokens is None else max(0, min(asked, self._most_tokens - prompt))
+    def _length(self, add: Add, prompt: PromptLength) -> int:
+        """How many tokens a sequence may get."""
+        wanted = add.parameters.max_tokens
+        return wanted if self._most_tokens is None else max(0, min(wanted, self._most_tokens - prompt.least))
 
-    def _add(self, add: Add) -> None:
-        length = self._length(add, add.least_tokens)
+    def _add(self, asked: _Asked) -> None:
+        add = asked.add
         try:
-            config = generation_config(add.parameters, length, self._assistant_tokens)
-            handle = self._begun(add, config)
+            config = generation_config(add.parameters, asked.length, self._assistant_tokens)
+            self._sequences[add.id] = _Sequence(self._begun(add, config), asked)
         except (RuntimeError, ValueError, TypeError) as error:
             print(f"sequence {add.id} was refused: {error}", file=sys.stderr)
-            self._drop(add.id)
-            what = (
-                "these parameters" if isinstance(add.prompt, bytes) else "these pictures, this text or the parameters"
-            )
-            self._write(Failed(add.id, f"the model does not take {what}"))
-            return
-        self._sequences[add.id] = _Sequence(handle, length, add.parameters)
-        if isinstance(add.prompt, Illustrated):
-            self._measure(add, self._sequences[add.id])
+            self._admission.leave(add.id)
+            self._admission.after_step()
+            what = "" if isinstance(add.prompt, bytes) else "the pictures, the text or "
+            self._write(Failed(add.id, f"the model does not take {what}the parameters"))
 
     def _begun(self, add: Add, config: genai.GenerationConfig) -> genai.GenerationHandle:
         """Have the pipeline begin; pictures are encoded meanwhile."""
@@ -162,30 +174,11 @@ class _Loop:
         pictures = [picture_tensor(each) for each in prompt.pictures]
         return self._pipeline.add_request(add.id, prompt.text, pictures, config)
 
-    def _measure(self, add: Add, sequence: _Sequence) -> None:
-        """Pictures have been encoded: only now is it known how long the prompt is. It may have to leave again."""
-        prompt = sequence.handle.get_vlm_perf_metrics().get_num_input_tokens()
-        length = self._length(add, prompt)
-        if length and self._admission.grow(add, self._room(add, prompt)):
-            self._sequences[add.id] = kept = _Sequence(sequence.handle, length, add.parameters)
-            kept.prompt_tokens = prompt
-            return
-        sequence.handle.cancel()
-        del self._sequences[add.id]
-        if not length:
-            self._drop(add.id)
-            self._write(Stepped([Output(add.id, [], [], Reason.CONTEXT, prompt)], *self._gauges()))
-
-    def _drop(self, number: int) -> None:
-        """A sequence that never took part in a step."""
-        self._admission.leave(number)
-        self._admission.after_step()
-
     def _tell(self) -> None:
         """Write down what the last step gave."""
         outputs = []
         for number, sequence in list(self._sequences.items()):
-            output = _read(number, sequence)
+            output = self._read(number, sequence)
             if output:
                 outputs.append(output)
                 if output.reason:
@@ -193,33 +186,36 @@ class _Loop:
                     self._admission.leave(number)
         self._write(Stepped(outputs, *self._gauges()))
 
+    def _read(self, number: int, sequence: _Sequence) -> Output | None:
+        """What is new of a sequence; None if nothing is."""
+        status = sequence.handle.get_status()
+        tokens, logprobs, finish = _news(sequence, status)
+        if status == _RUNNING:
+            return Output(number, tokens, logprobs) if tokens else None
+        prompt_tokens = self._told_length(sequence)
+        if status == _IGNORED:
+            return Output(number, tokens, logprobs, Reason.CONTEXT, prompt_tokens)
+        reason = Reason.STOP if finish == _STOPPED else sequence.length_reason
+        return Output(number, tokens, logprobs, reason, prompt_tokens)
+
+    def _told_length(self, sequence: _Sequence) -> int:
+        """How long the prompt of a sequence that has ended turned out to be; 0 if that was known."""
+        prompt = sequence.asked.add.prompt
+        if isinstance(prompt, bytes):
+            return 0
+        try:
+            length = int(sequence.handle.get_vlm_perf_metrics().get_num_input_tokens())
+        except RuntimeError:  # it was never begun
+            return sequence.asked.prompt.most
+        self._lengths.learn(prompt, length)
+        return length
+
     def _gauges(self) -> tuple[int, int, float, int]:
         metrics = self._pipeline.get_metrics()
         return metrics.requests, metrics.scheduled_requests, metrics.cache_usage / 100, metrics.cache_size_in_bytes
 
     def _write(self, event: Event) -> None:
         write_frame(self._events, event)
-
-
-def _read(number: int, sequence: _Sequence) -> Output | None:
-    """What is new of a sequence; None if nothing is."""
-    status = sequence.handle.get_status()
-    tokens, logprobs, finish = _news(sequence, status)
-    sequence.left -= len(tokens)
-    reason = None
-    if status == _RUNNING:
-        if not tokens:
-            return None
-        if sequence.left <= 0:  # only its prompt's pictures told how long it may be: the pipeline does not know
-            sequence.handle.cancel()
-            end = len(tokens) + sequence.left
-            tokens, logprobs, reason = tokens[:end], logprobs[:end], sequence.length_reason
-    elif status == _IGNORED:
-        reason = Reason.CONTEXT
-    else:
-        reason = Reason.STOP if finish == _STOPPED else sequence.length_reason
-    prompt_tokens, sequence.prompt_tokens = sequence.prompt_tokens, 0
-    return Output(number, tokens, logprobs, reason, prompt_tokens)
 
 
 def _news(
@@ -233,7 +229,7 @@ def _news(
     while handle.can_read():  # reading what is not there would wait for ever
         for part in handle.read().values():
             tokens += part.generated_ids
-            if sequence.logprobs:
+            if sequence.asked.add.parameters.logprobs:
                 logprobs += part.generated_log_probs
             finish = part.finish_reason
         if status == _RUNNING:
@@ -256,7 +252,7 @@ def _loaded(load: Load, events: IO[bytes]) -> _Loop | None:
     sizes = (load.max_context, blocks * BLOCK_TOKENS - assistant_tokens if blocks else None)
     most_tokens = min((size for size in sizes if size), default=None)
     write_frame(events, Ready(vocab_size, most_tokens))
-    admission = Admission(blocks, BLOCK_TOKENS)
+    admission: Admission[_Asked] = Admission(blocks, BLOCK_TOKENS)
     return _Loop(pipeline, admission, most_tokens, assistant_tokens, events)
 
 

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["lay_out"]
+__all__ = ["lay_out", "link"]
 
 _BESIDE = (
     *("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json"),
@@ -30,11 +30,12 @@ def lay_out(files: Mapping[str, Path], folder: Path, role: str = "model") -> Pat
     wanted |= {name: model.parent / name for name in _BESIDE}
     for name, path in wanted.items():
         if path.is_file():
-            _link(path, folder / name)
+            link(path, folder / name)
     return folder
 
 
-def _link(path: Path, link: Path) -> None:
+def link(path: Path, link: Path) -> None:
+    """Have the file under another name, too."""
     try:
         link.symlink_to(path.resolve())
     except OSError:  # not everybody may on Windows

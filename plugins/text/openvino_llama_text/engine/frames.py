@@ -101,11 +101,6 @@ class Add(_Frame, frozen=True):
     """Tokens, i64 and little-endian, or a text with pictures."""
     parameters: EngineParameters
 
-    @property
-    def least_tokens(self) -> int:
-        """Tokens that the prompt has at least: all of them, if there is no picture."""
-        return len(self.prompt) // 8 if isinstance(self.prompt, bytes) else 1
-
 
 class Cancel(_Frame, frozen=True):
     """A sequence that nobody waits for any more."""

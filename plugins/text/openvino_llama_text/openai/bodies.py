@@ -10,7 +10,8 @@ import msgspec
 from openvino_llama import InvalidInputError, UnsupportedMediaTypeError
 from openvino_llama.web import Exchange, decode_object
 from openvino_llama_text.embedding import EmbeddingRequest
-from openvino_llama_text.requests import JSON, GenerationRequest, Message
+from openvino_llama_text.openai.contents import read_content
+from openvino_llama_text.requests import JSON, Attachment, GenerationRequest, IllustratedRequest, Message
 from openvino_llama_text.rerank import RerankRequest
 from openvino_llama_text.sampling import Sampling
 
@@ -43,21 +44,10 @@ class _ChatMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     function_call: None = None
     tool_calls: Nothing = None
 
-    def plain(self, where: str) -> Message:
-        """With all its text in one; ``where`` is what it is called if it has something else."""
-        content = self.content or ""
-        if not isinstance(content, str):
-            content = "".join(_text_of(part, f"{where}.content[{index}]") for index, part in enumerate(content))
-        return Message("system" if self.role == "developer" else self.role, content, self.name)
-
-
-def _text_of(part: dict[str, Any], where: str) -> str:
-    if part.get("type") != "text":
-        raise InvalidInputError(f"{where}: parts of the type {part.get('type')!r} are not supported; expected 'text'")
-    text = part.get("text")
-    if not isinstance(text, str) or len(part) > 2:
-        raise InvalidInputError(f"{where}: expected 'type' and 'text', a string; got {sorted(part)}")
-    return text
+    def plain(self, where: str) -> tuple[Message, list[Attachment]]:
+        """With all its text in one, and its pictures; ``where`` is what it is called if it has something else."""
+        text, pictures = read_content(self.content, f"{where}.content")
+        return Message("system" if self.role == "developer" else self.role, text, self.name), pictures
 
 
 class _JsonSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -146,16 +136,18 @@ class ChatBody(_Sampled, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise InvalidInputError("tools: calling tools is not supported")
         if self.top_logprobs:
             raise InvalidInputError("top_logprobs: only the chosen token's probability is known; expected 0")
-        messages = [message.plain(f"messages[{index}]") for index, message in enumerate(self.messages)]
+        plain = [message.plain(f"messages[{index}]") for index, message in enumerate(self.messages)]
         stated = self.sampling() | {
-            "messages": msgspec.to_builtins(messages),
+            "messages": msgspec.to_builtins([message for message, _ in plain]),
             "logprobs": bool(self.logprobs),
             "template_variables": self.chat_template_kwargs or {},
         }
         if self.max_completion_tokens is not None:
             stated["max_tokens"] = self.max_completion_tokens
         schema = self.response_format.schema() if self.response_format else None
-        return _converted(stated | ({"json_schema": schema} if schema is not None else {}))
+        asked = _converted(stated | ({"json_schema": schema} if schema is not None else {}))
+        pictures = tuple(picture for _, each in plain for picture in each)
+        return IllustratedRequest(**msgspec.structs.asdict(asked), pictures=pictures) if pictures else asked
 
 
 class CompletionBody(_Sampled, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -43,7 +43,7 @@ async def completions(request: Request[Any, Any, Any], gateway: NamedDependency[
 async def _chat(exchange: Exchange) -> ASGIApp:
     body = await read(exchange, ChatBody)
     asked = body.asked()
-    config = choose(exchange, body.model, "generation")
+    config = choose(exchange, body.model, type(asked))
     shape = ChatShape(find_tokenizer(config), logprobs=asked.logprobs)
     return await _Texts(exchange, [asked], body.n or 1, shape, config.name).answer(body)
 
@@ -51,7 +51,7 @@ async def _chat(exchange: Exchange) -> ASGIApp:
 async def _complete(exchange: Exchange) -> ASGIApp:
     body = await read(exchange, CompletionBody)
     asked = body.asked()
-    config = choose(exchange, body.model, "generation")
+    config = choose(exchange, body.model, GenerationRequest)
     echoed = [str(each.prompt) if each.echo else "" for each in asked for _ in range(body.n or 1)]
     shape = CompletionShape(find_tokenizer(config), logprobs=body.logprobs is not None, echoed=echoed)
     return await _Texts(exchange, asked, body.n or 1, shape, config.name).answer(body)

@@ -1,4 +1,4 @@
-"""``GET /v1/models``: the text models that serve."""
+"""``GET /v1/models``: the models that serve, of all types that answer what these routes ask."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class _Models(msgspec.Struct, frozen=True):
 
 @get("/v1/models", exception_handlers={Exception: answer_error})
 async def list_models(pipeline: NamedDependency[Any]) -> _Models:
-    """The text models that serve."""
+    """The models that serve."""
     return _Models(_serving(pipeline))
 
 
@@ -45,9 +45,9 @@ async def show_model(name: FromPath[str], pipeline: NamedDependency[Any]) -> _Mo
     for model in _serving(pipeline):
         if model.id == wanted:
             return model
-    raise ModelNotFoundError(f"no text model {wanted!r} serves; GET /v1/models lists those that do")
+    raise ModelNotFoundError(f"no model {wanted!r} serves; GET /v1/models lists those that do")
 
 
 def _serving(pipeline: Any) -> list[_Model]:
-    models = (each for each in pipeline.models.all() if each.entry.type == "text" and each.config is not None)
+    models = (each for each in pipeline.models.all() if each.model_type is not None and each.model_type.answers)
     return [_Model(each.name, each.entry.task) for each in models]

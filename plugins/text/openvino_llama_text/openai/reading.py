@@ -14,12 +14,12 @@ from litestar.types import ASGIApp
 
 from openvino_llama import InferenceRequest
 from openvino_llama.web import Exchange, Gateway
-from openvino_llama_text.embedding import Embeddings
+from openvino_llama_text.embedding import EmbeddingRequest, Embeddings
 from openvino_llama_text.openai.bodies import EmbeddingBody, RerankBody, read
 from openvino_llama_text.openai.choosing import choose
 from openvino_llama_text.openai.errors import OPTIONS, refuse
 from openvino_llama_text.requests import JSON
-from openvino_llama_text.rerank import Ranked, Ranking
+from openvino_llama_text.rerank import Ranked, Ranking, RerankRequest
 
 __all__ = ["embeddings", "rerank"]
 
@@ -62,7 +62,7 @@ async def rerank(request: Request[Any, Any, Any], gateway: NamedDependency[Gatew
 
 async def _embed(exchange: Exchange) -> ASGIApp:
     body = await read(exchange, EmbeddingBody)
-    config = choose(exchange, body.model, "embedding")
+    config = choose(exchange, body.model, EmbeddingRequest)
 
     def finish(found: Embeddings) -> ASGIApp:
         vectors: list[Any] = found.vectors.tolist() if body.encoding_format != "base64" else _coded(found.vectors)
@@ -75,7 +75,7 @@ async def _embed(exchange: Exchange) -> ASGIApp:
 
 async def _rerank(exchange: Exchange) -> ASGIApp:
     body = await read(exchange, RerankBody)
-    config = choose(exchange, body.model, "rerank", "classification", "embedding")
+    config = choose(exchange, body.model, RerankRequest)
 
     def finish(found: Ranking) -> ASGIApp:
         return _json(_Reranked(config.name, found.results, _Usage(found.tokens, found.tokens)))
