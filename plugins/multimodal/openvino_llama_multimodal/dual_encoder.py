@@ -5,8 +5,8 @@ A request asks which of some texts fits a picture best, or for the vectors thems
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from openvino_llama import ConfigError, InferenceRequest, InvalidInputError, ModelConfig, Preprocessed
 from openvino_llama_multimodal.dual_vectors import Asked, Vectors, collect, inferences, plan_for, text_of
 from openvino_llama_multimodal.questions import Picture, Question, read_question
-from openvino_llama_text.embedding import Embeddings, normalized
+from openvino_llama_text.embedding import EmbeddingRequest, Embeddings, normalized
 from openvino_llama_text.files import facts_of
 from openvino_llama_text.texts import MOST_TEXTS, max_length_of, named
 from openvino_llama_text.tokenizers import find_tokenizer
@@ -70,9 +70,10 @@ class Match(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Items(msgspec.Struct, frozen=True):
-    """A request for vectors, read by another route; the answer to it is the text plugin's ``Embeddings``."""
+    """A request for vectors that another route has read; the answer to it is the text plugin's ``Embeddings``."""
 
-    inputs: Annotated[Sequence[str | Picture], msgspec.Meta(min_length=1, max_length=MOST_TEXTS)]
+    inputs: Mapping[str, str | Picture]
+    """By their places in the request: ``input[0]``. At least one."""
     dimensions: int | None = None
     """How many of the vectors' numbers are wanted: the first ones."""
     truncate: bool = True
@@ -99,9 +100,12 @@ def validate(config: ModelConfig) -> None:
 
 def preprocess(config: ModelConfig, request: InferenceRequest) -> Inferences:
     """The inferences for a picture and texts, or for what vectors are wanted of."""
-    if isinstance(request.parameters, Items):
-        return _embed(config, request.parameters)
-    return _match(config, read_question(request), request.parameters)
+    asked = request.parameters
+    if isinstance(asked, EmbeddingRequest):
+        asked = Items(named("input", asked.input), asked.dimensions, asked.truncate)
+    if isinstance(asked, Items):
+        return _embed(config, asked)
+    return _match(config, read_question(request), asked)
 
 
 def postprocess(config: ModelConfig, outputs: Mapping[str, NDArray[Any]], context: Any) -> Any:  # noqa: ARG001
@@ -137,7 +141,7 @@ def _options(question: Question, parameters: msgspec.Struct | None) -> MatchOpti
     try:
         return msgspec.convert(question.fields | stated, MatchOptions, strict=False)
     except msgspec.ValidationError as error:
-        raise InvalidInputError(f"the form: {error}") from error
+        raise InvalidInputError(f"the body: {error}") from error
 
 
 def _scores_pairs(config: ModelConfig) -> bool:
@@ -163,16 +167,20 @@ def _embed(config: ModelConfig, items: Items) -> Inferences:
     has = config.outputs[0].shape[1] - 2  # without scale and bias
     if items.dimensions is not None and not 1 <= items.dimensions <= has:
         raise InvalidInputError(f"dimensions: the model's vectors have {has}, not {items.dimensions}")
-    inputs = items.inputs
-    pictures = {place: each for place, each in enumerate(inputs) if isinstance(each, Picture)}
-    texts = {place: each for place, each in enumerate(inputs) if isinstance(each, str)}
+    inputs = list(items.inputs.values())
+    pictures = [place for place, each in enumerate(inputs) if isinstance(each, Picture)]
+    texts = [place for place, each in enumerate(inputs) if isinstance(each, str)]
     order = np.argsort([*pictures, *texts])
 
     def finish(found: Vectors) -> Embeddings:
         vectors = np.concatenate([found.pictures, found.texts])[order]
         if items.dimensions is not None and items.dimensions < has:
             vectors = normalized(vectors[:, : items.dimensions])
-        return Embeddings(vectors, found.tokens, [list(texts)[each] for each in found.truncated])
+        return Embeddings(vectors, found.tokens, [texts[each] for each in found.truncated])
 
-    places = {"input" if len(inputs) == 1 else f"input[{place}]": text for place, text in texts.items()}
-    return inferences(config, Asked(list(pictures.values()), places, items.truncate), finish)
+    asked = Asked(
+        [each for each in inputs if isinstance(each, Picture)],
+        {place: each for place, each in items.inputs.items() if isinstance(each, str)},
+        items.truncate,
+    )
+    return inferences(config, asked, finish)
