@@ -13,6 +13,8 @@ from openvino_llama_multimodal import captioner, dual_encoder, vision_language
 from openvino_llama_multimodal.config import DESCRIBE, MATCH, Fusion, MultimodalConfig, fusion_of
 from openvino_llama_multimodal.questions import MULTIPART
 from openvino_llama_multimodal.requests import MultimodalParameters
+from openvino_llama_text.embedding import EmbeddingRequest, IllustratedEmbeddingRequest
+from openvino_llama_text.requests import GenerationRequest, IllustratedRequest
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -25,7 +27,7 @@ class _Way(Protocol):
 
     def validate(self, config: ModelConfig) -> None: ...
 
-    def preprocess(self, config: ModelConfig, request: InferenceRequest) -> Preprocessed: ...
+    def preprocess(self, config: ModelConfig, request: InferenceRequest) -> Preprocessed | Sequence[Preprocessed]: ...
 
     def postprocess(self, config: ModelConfig, outputs: Mapping[str, NDArray[Any]], context: Any) -> Any: ...
 
@@ -49,6 +51,12 @@ def model_types() -> Sequence[ModelType]:
             accepts=(MULTIPART,),
             parameters=MultimodalParameters,
             streaming=(DESCRIBE,),
+            answers={
+                GenerationRequest: (DESCRIBE,),
+                IllustratedRequest: (DESCRIBE,),
+                EmbeddingRequest: (MATCH,),
+                IllustratedEmbeddingRequest: (MATCH,),
+            },
         )
     ]
 
@@ -81,7 +89,7 @@ def validate_model(config: ModelConfig) -> None:
 
 
 @hookimpl
-def preprocess(config: ModelConfig, request: InferenceRequest) -> Preprocessed:
+def preprocess(config: ModelConfig, request: InferenceRequest) -> Preprocessed | Sequence[Preprocessed]:
     """Turn pictures and texts into tensors."""
     return _WAYS[fusion_of(config)].preprocess(config, request)
 

@@ -21,6 +21,8 @@ class MultimodalParameters(Sampling, frozen=True, forbid_unknown_fields=True, kw
     return_token_ids: bool = False
     embeddings: bool = False
     """Dual encoders: whether the vectors are wanted, too."""
+    truncate: bool = True
+    """Dual encoders: whether a text that is too long loses its end; else it is an error."""
 
 
 def read_asked(request: InferenceRequest, *, text: str | None = None) -> tuple[Question, GenerationRequest]:

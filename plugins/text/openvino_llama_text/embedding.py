@@ -11,10 +11,19 @@ from numpy.typing import NDArray
 from openvino_llama import ConfigError, InferenceRequest, InvalidInputError, ModelConfig, Preprocessed
 from openvino_llama_text.buckets import split
 from openvino_llama_text.files import facts_of
-from openvino_llama_text.requests import read_request
-from openvino_llama_text.texts import Input, encode_texts, named
+from openvino_llama_text.requests import Attachment, read_request
+from openvino_llama_text.texts import MOST_TEXTS, Input, encode_texts, named
 
-__all__ = ["EmbeddingRequest", "EmbeddingResult", "Embeddings", "normalized", "normalizes", "preprocess", "validate"]
+__all__ = [
+    "EmbeddingRequest",
+    "EmbeddingResult",
+    "Embeddings",
+    "IllustratedEmbeddingRequest",
+    "normalized",
+    "normalizes",
+    "preprocess",
+    "validate",
+]
 
 _DECIMALS = 8
 """More than f32 has of numbers near 1, and half as long in JSON as all digits of those near 0."""
@@ -29,6 +38,14 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many of the vectors' numbers are wanted: the first ones, which models trained for it pack best."""
     truncate: bool = True
     """Whether a text that is too long loses its end; else it is an error."""
+
+
+class IllustratedEmbeddingRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What routes hand over for models that embed pictures, too; the answer is ``Embeddings``."""
+
+    input: Annotated[tuple[str | Attachment, ...], msgspec.Meta(min_length=1, max_length=MOST_TEXTS)]
+    dimensions: int | None = None
+    truncate: bool = True
 
 
 class EmbeddingResult(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -9,8 +9,8 @@ import msgspec
 
 from openvino_llama import InvalidInputError, UnsupportedMediaTypeError
 from openvino_llama.web import Exchange, decode_object
-from openvino_llama_text.embedding import EmbeddingRequest
-from openvino_llama_text.openai.contents import read_content
+from openvino_llama_text.embedding import EmbeddingRequest, IllustratedEmbeddingRequest
+from openvino_llama_text.openai.contents import read_content, read_item
 from openvino_llama_text.requests import JSON, Attachment, GenerationRequest, IllustratedRequest, Message
 from openvino_llama_text.rerank import RerankRequest
 from openvino_llama_text.sampling import Sampling
@@ -172,12 +172,30 @@ class CompletionBody(_Sampled, frozen=True, forbid_unknown_fields=True, kw_only=
         return [_converted(stated | {"prompt": prompt}) for prompt in prompts]
 
 
-class EmbeddingBody(EmbeddingRequest, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """``POST /v1/embeddings``."""
+class EmbeddingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``POST /v1/embeddings``; pictures stand beside texts as in Jina's."""
 
+    input: str | list[str | dict[str, Any]]
+    """A text, or several items: texts, ``{"text": ...}`` or ``{"image": "data:..."}``."""
+    dimensions: int | None = None
+    truncate: bool = True
     model: str | None = None
     encoding_format: Literal["float", "base64"] | None = None
     user: str | None = None
+
+    def asked(self) -> EmbeddingRequest | IllustratedEmbeddingRequest:
+        """The same as a request of the model type; InvalidInputError names what is wrong."""
+        given = self.input
+        if not isinstance(given, str):
+            items = [read_item(each, f"input[{index}]") for index, each in enumerate(given)]
+            if any(isinstance(each, Attachment) for each in items):
+                return IllustratedEmbeddingRequest(tuple(items), self.dimensions, self.truncate)
+            given = [str(each) for each in items]
+        try:
+            stated = {"input": given, "dimensions": self.dimensions, "truncate": self.truncate}
+            return msgspec.convert(stated, EmbeddingRequest)
+        except msgspec.ValidationError as error:
+            raise InvalidInputError(f"the body: {error}") from error
 
 
 class RerankBody(RerankRequest, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -9,7 +9,7 @@ from typing import Any
 from openvino_llama import InvalidInputError
 from openvino_llama_text.requests import PICTURE, Attachment
 
-__all__ = ["picture_of", "read_content"]
+__all__ = ["picture_of", "read_content", "read_item"]
 
 _DATA = re.compile(r"data:(?P<media_type>[\w.+-]+/[\w.+-]+)?(;[\w.+-]+=[^;,]*)*;base64,", re.ASCII | re.IGNORECASE)
 """RFC 2397; only base64, which is what pictures come in."""
@@ -24,6 +24,17 @@ def read_content(content: str | Sequence[dict[str, Any]] | None, where: str) -> 
     pictures: list[Attachment] = []
     texts = [_part(part, f"{where}[{index}]", pictures) for index, part in enumerate(content)]
     return "".join(texts), pictures
+
+
+def read_item(item: str | dict[str, Any], where: str) -> str | Attachment:
+    """A text or a picture, stated as such or as ``{"text": ...}`` or ``{"image": "data:..."}``."""
+    if isinstance(item, str):
+        return item
+    if item.keys() == {"text"} and isinstance(item["text"], str):
+        return item["text"]
+    if item.keys() == {"image"}:
+        return picture_of(item["image"], f"{where}.image")
+    raise InvalidInputError(f"{where}: expected a text, or an object with 'text' or 'image' alone; got {sorted(item)}")
 
 
 def picture_of(uri: Any, where: str) -> Attachment:

@@ -14,7 +14,7 @@ from litestar.types import ASGIApp
 
 from openvino_llama import InferenceRequest
 from openvino_llama.web import Exchange, Gateway
-from openvino_llama_text.embedding import EmbeddingRequest, Embeddings
+from openvino_llama_text.embedding import Embeddings
 from openvino_llama_text.openai.bodies import EmbeddingBody, RerankBody, read
 from openvino_llama_text.openai.choosing import choose
 from openvino_llama_text.openai.errors import OPTIONS, refuse
@@ -62,14 +62,15 @@ async def rerank(request: Request[Any, Any, Any], gateway: NamedDependency[Gatew
 
 async def _embed(exchange: Exchange) -> ASGIApp:
     body = await read(exchange, EmbeddingBody)
-    config = choose(exchange, body.model, EmbeddingRequest)
+    asked = body.asked()
+    config = choose(exchange, body.model, type(asked))
 
     def finish(found: Embeddings) -> ASGIApp:
         vectors: list[Any] = found.vectors.tolist() if body.encoding_format != "base64" else _coded(found.vectors)
         data = [_Embedding(index, vector) for index, vector in enumerate(vectors)]
         return _json(_Embeddings(data, config.name, _Usage(found.tokens, found.tokens)))
 
-    answer: ASGIApp = await exchange.infer(InferenceRequest(b"", JSON, body), finish)
+    answer: ASGIApp = await exchange.infer(InferenceRequest(b"", JSON, asked), finish)
     return answer
 
 
