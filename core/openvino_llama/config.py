@@ -155,6 +155,8 @@ class ModelType(msgspec.Struct, frozen=True, kw_only=True):
     """Last part of the route: ``image`` for ``POST /infer/image``."""
     accepts: tuple[str, ...]
     """Media types of the request's body: ``image/png``; ``multipart/form-data`` gives the parts one by one."""
+    file_part: str = ""
+    """Where ``multipart/form-data`` is accepted: the part that a file is if nothing says which, on the command line."""
     produces: tuple[str, ...] = ("application/json",)
     """Media types that a client may ask for in Accept, the default one first."""
     parameters: type[msgspec.Struct] | None = None

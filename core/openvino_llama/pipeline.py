@@ -26,7 +26,7 @@ from openvino_llama.jobs import Finish, Job
 from openvino_llama.models import Model, Models
 from openvino_llama.sandbox.deadline import Deadline
 
-__all__ = ["Pipeline", "read_parameters"]
+__all__ = ["Pipeline", "read_parameters", "told_apart"]
 
 _GRACE_SECONDS = 0.25
 """The watchdog ends a running inference at its deadline; this is what that may take."""
@@ -197,3 +197,11 @@ def read_parameters(model_type: ModelType, given: Mapping[str, str]) -> Any:
         return msgspec.convert(dict(given), model_type.parameters, strict=False)
     except msgspec.ValidationError as error:
         raise InvalidInputError(f"query parameters: {error}") from error
+
+
+def told_apart(model_type: ModelType, given: Mapping[str, str]) -> tuple[Any, dict[str, str]]:
+    """The parameters among what stands for a query and the fields of a form together, and these fields."""
+    struct = model_type.parameters
+    known = {field.encode_name for field in msgspec.structs.fields(struct)} if struct else set()
+    values = read_parameters(model_type, {name: value for name, value in given.items() if name in known})
+    return values, {name: value for name, value in given.items() if name not in known}

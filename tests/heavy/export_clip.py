@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,12 @@ class TinyClip:
     padding = True
 
     def __init__(self) -> None:
-        trained = _trained(models.BPE(end_of_word_suffix="</w>"), end_of_word_suffix="</w>")
-        merges = [tuple(pair) for pair in json.loads(trained.to_str())["model"]["merges"]]
+        # Words are put together from their beginning. Training would find other merges each time: ties are broken by
+        # the numbers of the letters at the ends of words, which depend on a hash.
+        words = dict.fromkeys(f"{word}</w>" for text in CORPUS for word in text.split())
+        letters = [re.findall(r".</w>|.", word) for word in words]
+        merges = [("".join(each[:end]), each[end]) for each in letters for end in range(1, len(each))]
+        merges = list(dict.fromkeys(merges))
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
         names = dict.fromkeys([*alphabet, *(f"{each}</w>" for each in alphabet), *map("".join, merges)])
         vocabulary = {name: place for place, name in enumerate([*names, "<|startoftext|>", "<|endoftext|>"])}
@@ -79,7 +84,13 @@ class TinySiglip:
     padding = "max_length"
 
     def __init__(self) -> None:
-        trained = _trained(models.BPE(), special_tokens=["</s>"])
+        trained = Tokenizer(models.BPE())
+        trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        trainer = trainers.BpeTrainer(
+            vocab_size=400, initial_alphabet=alphabet, special_tokens=["</s>"], show_progress=False
+        )
+        trained.train_from_iterator(CORPUS, trainer)
         trained.normalizer = normalizers.Lowercase()
         trained.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 0)])
         roles = {"eos_token": "</s>", "pad_token": "</s>", "model_max_length": 24}
@@ -99,16 +110,6 @@ class TinySiglip:
 
 
 Tiny = TinyClip | TinySiglip
-
-
-def _trained(model: models.BPE, **options: Any) -> Tokenizer:
-    """Byte-level BPE of a few sentences."""
-    made = Tokenizer(model)
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False, **options)
-    made.train_from_iterator([word for text in CORPUS for word in text.split()], trainer)
-    return made
 
 
 def samples() -> dict[str, Image.Image]:

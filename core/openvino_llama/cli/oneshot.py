@@ -14,11 +14,11 @@ import msgspec
 
 from openvino_llama.config import ModelType
 from openvino_llama.errors import InvalidInputError, ModelNotFoundError, NotAcceptableError, UnsupportedMediaTypeError
-from openvino_llama.hookspecs import InferenceRequest, Reply
+from openvino_llama.hookspecs import InferenceRequest, Part, Reply
 from openvino_llama.jobs import Job
 from openvino_llama.models import open_models
 from openvino_llama.observer import SilentObserver
-from openvino_llama.pipeline import read_parameters
+from openvino_llama.pipeline import read_parameters, told_apart
 from openvino_llama.plugins import load_plugins
 from openvino_llama.registry import locate, read_registry
 from openvino_llama.sandbox.deadline import Deadline
@@ -69,6 +69,8 @@ def _request(
     is_text = given != "-" and PLAIN in model_type.accepts and not _is_file(file)
     if not is_text:
         click.Path(exists=True, dir_okay=False, allow_dash=True).convert(given, None, None)
+    if model_type.file_part:
+        return _in_parts(model_type, file, parameters, media_type or mimetypes.guess_type(file.name)[0])
     media_type = media_type or (PLAIN if is_text else mimetypes.guess_type(file.name)[0] or "")
     if media_type not in model_type.accepts:
         expected = ", ".join(model_type.accepts)
@@ -80,6 +82,15 @@ def _request(
         raise InvalidInputError(f"{given or 'the text'} is empty")
     values = read_parameters(model_type, parameters)
     return InferenceRequest(body, media_type, values, accept or model_type.produces[0])
+
+
+def _in_parts(model_type: ModelType, file: Path, given: Mapping[str, str], media_type: str | None) -> InferenceRequest:
+    """A body of several parts: the file, and what of the parameters the query would not take."""
+    values, fields = told_apart(model_type, given)
+    name = "file" if str(file) == "-" else file.name
+    parts = [Part(model_type.file_part, _content(file), media_type or "application/octet-stream", name)]
+    parts += [Part(field, value.encode("utf-8", "surrogateescape")) for field, value in fields.items()]
+    return InferenceRequest(b"", "multipart/form-data", values, model_type.produces[0], tuple(parts))
 
 
 def _is_file(file: Path) -> bool:

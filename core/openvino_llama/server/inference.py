@@ -17,7 +17,7 @@ from openvino_llama.config import ModelType
 from openvino_llama.errors import InvalidInputError
 from openvino_llama.hookspecs import InferenceRequest, Reply
 from openvino_llama.models import Model
-from openvino_llama.pipeline import read_parameters
+from openvino_llama.pipeline import read_parameters, told_apart
 from openvino_llama.server.bodies import FORM, MULTIPART, media_type_of, preferred
 from openvino_llama.server.events import event, open_events
 from openvino_llama.server.exchange import Exchange
@@ -141,21 +141,13 @@ async def _read(
     request = exchange.request
     wanted = preferred(request.headers.get("accept"), produces)
     if request.method == "GET":
-        values, fields = _told_apart(model_type, parameters)
+        values, fields = told_apart(model_type, parameters)
         return InferenceRequest(urlencode(fields).encode(), FORM, values, wanted, stream=stream)
     media_type = media_type_of(request, model_type.accepts)
     values = read_parameters(model_type, parameters)
     if media_type == MULTIPART:
         return InferenceRequest(b"", media_type, values, wanted, await exchange.parts(), stream)
     return InferenceRequest(await exchange.body(), media_type, values, wanted, stream=stream)
-
-
-def _told_apart(model_type: ModelType, query: dict[str, str]) -> tuple[Any, dict[str, str]]:
-    """The parameters in a query that has the fields of a form beside them, and these fields."""
-    struct = model_type.parameters
-    known = {field.encode_name for field in msgspec.structs.fields(struct)} if struct else set()
-    values = read_parameters(model_type, {name: value for name, value in query.items() if name in known})
-    return values, {name: value for name, value in query.items() if name not in known}
 
 
 def _answer(model: Model, result: Any) -> ASGIApp:

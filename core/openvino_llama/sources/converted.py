@@ -110,7 +110,9 @@ class Workshop(msgspec.Struct, frozen=True):
         return Job(convert.by, convert.options, str(model.entry["task"]), sources, files, target)
 
     def _tell(self, step: str, progress: Progress) -> None:
-        written = sum(_size(path) for path in self.target.rglob("*"))
+        # Not rglob, which fails if the converter removes a folder while it looks there; os.walk passes over it.
+        folders = os.walk(self.target)
+        written = sum(_size(Path(at, name)) for at, _, names in folders for name in names)
         progress(f"{self.name}: {step}", written, None)
 
     def _check_made(self, files: Mapping[str, str]) -> None:

@@ -19,6 +19,9 @@ __all__ = ["describe"]
 
 _HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(#(?P<path>.+))?", re.ASCII)
 
+_EXPORTED = frozenset({"openvino_model.xml", "openvino_language_model.xml", "openvino_encoder_model.xml"})
+"""Graphs as optimum names them: the first of these that is there is the model's."""
+
 _OTHER_FORMATS = frozenset(
     {
         *(".bin", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx", ".ot", ".pb", ".pt", ".pth", ".tflite"),
@@ -43,12 +46,13 @@ def _conversion(paths: Iterable[str]) -> str:
     names = set(paths)
     if len(names) == 1 and PurePosixPath(*names).suffix == ".gguf":
         return "gguf"
-    if "openvino_model.xml" in names:
+    if names & _EXPORTED:
         return "exported"
     if "config.json" in names:
         return "huggingface"
     raise SourceError(
-        "expected a GGUF file, or a folder with an openvino_model.xml or a config.json in it; "
+        "expected a GGUF file, or a folder with an openvino_model.xml, openvino_language_model.xml, "
+        "openvino_encoder_model.xml or a config.json in it; "
         "models of other formats need no pull, but an entry in the registry"
     )
 
@@ -92,7 +96,7 @@ def _on_hub(repo: str, commit: str, name: str, listed: Listed) -> IndexedFile:
 def _wanted(names: Iterable[str]) -> list[str]:
     """Files that a conversion may need: nothing hidden, no empty promises of other formats beside safetensors."""
     visible = [name for name in names if not any(part.startswith(".") for part in PurePosixPath(name).parts)]
-    exported = "openvino_model.xml" in visible
+    exported = bool(_EXPORTED.intersection(visible))
     if not exported and not any(name.endswith(".safetensors") for name in visible):
         return visible
     return [name for name in visible if _is_needed(PurePosixPath(name), exported=exported)]

@@ -53,10 +53,16 @@ class Sample(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     media_type: str = "application/json"
     body: dict[str, Any] | None = None
     """The body itself, where it is a JSON object."""
+    part: str = ""
+    """Of a multipart body: the name of the part that the source is, a file of that media type."""
+    fields: dict[str, str] = {}
+    """Of a multipart body: its other parts."""
 
     def __post_init__(self) -> None:
         if bool(self.source) == (self.body is not None):
             raise ValueError("a sample has either a source or a body")
+        if (self.part and not self.source) or (self.fields and not self.part):
+            raise ValueError("a sample with fields has a part, and that a source")
 
 
 class IndexedModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

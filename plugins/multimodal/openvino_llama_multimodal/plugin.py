@@ -49,6 +49,7 @@ def model_types() -> Sequence[ModelType]:
             tasks=(DESCRIBE, MATCH),
             endpoint="multimodal",
             accepts=(MULTIPART,),
+            file_part="image",
             parameters=MultimodalParameters,
             streaming=(DESCRIBE,),
             answers={

@@ -8,7 +8,10 @@ from openvino_llama import ModelLoadError
 from openvino_llama_text.convert.job import Job, Step
 from openvino_llama_text.convert.sources import gather
 
-__all__ = ["check_readable", "convert_exported", "roles"]
+__all__ = ["GRAPHS", "check_readable", "convert_exported", "roles"]
+
+GRAPHS = ("openvino_model", "openvino_language_model", "openvino_encoder_model")
+"""The graph that stands for the model, under the name that it has for its architecture: one of these."""
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "openvino_tokenizer.xml")
 """The better ones first."""
@@ -24,7 +27,8 @@ def convert_exported(job: Job, step: Step) -> dict[str, str]:
 
 def roles(folder: Path) -> dict[str, str]:
     """Role -> name of the files that a registry's entry names."""
-    found = {"model": "openvino_model.xml", "weights": "openvino_model.bin"}
+    graph = next(name for name in GRAPHS if (folder / f"{name}.xml").is_file())
+    found = {"model": f"{graph}.xml", "weights": f"{graph}.bin"}
     tokenizer = next((name for name in _TOKENIZERS if (folder / name).is_file()), None)
     return found | ({"tokenizer": tokenizer} if tokenizer else {})
 
@@ -34,8 +38,8 @@ def check_readable(folder: Path) -> None:
     import openvino as ov
     import openvino_tokenizers  # noqa: F401 - makes its operations known to every Core
 
-    if not (folder / "openvino_model.xml").is_file():
-        raise ModelLoadError("there is no openvino_model.xml")
+    if not any((folder / f"{name}.xml").is_file() for name in GRAPHS):
+        raise ModelLoadError(f"there is none of {', '.join(f'{name}.xml' for name in GRAPHS)}")
     core = ov.Core()
     for path in sorted(folder.glob("openvino_*.xml")):
         try:

@@ -23,8 +23,13 @@ _TASKS: Mapping[str, str] = {
     "embedding": "feature-extraction",
     "classification": "text-classification",
     "rerank": "text-classification",
+    "vision_language": "image-text-to-text",
+    "zero_shot_classification": "zero-shot-image-classification",
 }
 """Task of the registry's entry -> of optimum."""
+
+_GENERATING = ("openvino_model", "openvino_language_model")
+"""Graphs that may have weights of four bits; what only sees, or looks up a token's vector, has eight."""
 
 _GROUP_SIZE = 128
 """Weights of four bits that share a scale."""
@@ -48,8 +53,9 @@ def convert_huggingface(job: Job, step: Step) -> dict[str, str]:
         # As they were published, and not as transformers would write them today.
         shutil.copytree(folder, job.target, dirs_exist_ok=True)
     if weights in {"int8", "int4"}:
-        step(f"compressing to {weights}")
-        _compress(job.target, weights)
+        for graph in sorted(job.target.glob("openvino_*model.xml")):
+            step(f"compressing {graph.stem.removeprefix('openvino_')} to {weights}")
+            _compress(graph, weights if graph.stem in _GENERATING else "int8")
     check_readable(job.target)
     return roles(job.target)
 
@@ -75,7 +81,7 @@ def _export(folder: Path, target: Path, task: str, weights: str | None) -> None:
         raise ModelLoadError(f"optimum cannot convert the model for {task}; 'ovllama -v pull' shows why") from error
 
 
-def _compress(target: Path, weights: str) -> None:
+def _compress(xml: Path, weights: str) -> None:
     import nncf
     import openvino as ov
 
@@ -85,7 +91,7 @@ def _compress(target: Path, weights: str) -> None:
         advanced = nncf.AdvancedCompressionParameters(group_size_fallback_mode=fallback)
         mode = nncf.CompressWeightsMode.INT4_ASYM
         options = {"mode": mode, "group_size": _GROUP_SIZE, "ratio": 1.0, "advanced_parameters": advanced}
-    xml, small = target / "openvino_model.xml", target / "compressed.xml"
+    small = xml.with_name("compressed.xml")
     model = nncf.compress_weights(ov.Core().read_model(xml), **options)
     ov.save_model(model, small, compress_to_fp16=False)
     del model  # it has the old weights mapped
