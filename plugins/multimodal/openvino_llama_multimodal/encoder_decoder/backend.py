@@ -37,9 +37,10 @@ class EncoderDecoderBackend:
 
     def open(self, config: ModelConfig, prepare: object) -> EncoderDecoderGraph:  # noqa: ARG002 - for single graphs
         """Read, join and compile a model's graphs; ModelLoadError or ConfigError if they do not fit."""
-        from openvino_llama_multimodal.encoder_decoder.contexts import EncoderDecoderGraph, Limits
+        from openvino_llama_multimodal.encoder_decoder.contexts import EncoderDecoderGraph
         from openvino_llama_multimodal.encoder_decoder.exported import read_decoder, read_encoder, read_first_decoder
         from openvino_llama_multimodal.encoder_decoder.graphs import join
+        from openvino_llama_multimodal.encoder_decoder.sequence import Limits
 
         core = self._opened()
         facts = decoder_facts_of(config)
@@ -49,10 +50,10 @@ class EncoderDecoderBackend:
         )
         properties = {"PERFORMANCE_HINT": "THROUGHPUT"} | dict(config.properties)
         try:
-            compiled = [core.compile_model(each, config.device, properties) for each in (encoder, decoder)]
+            compiled = tuple(core.compile_model(each, config.device, properties) for each in (encoder, decoder))
         except (RuntimeError, TypeError, ValueError) as error:
             raise ModelLoadError("OpenVINO could not compile the encoder or the decoder") from error
-        graph = EncoderDecoderGraph(*compiled, limits)
+        graph = EncoderDecoderGraph(compiled[0], compiled[1], limits)
         graph.try_out(facts.start)
         return graph
 

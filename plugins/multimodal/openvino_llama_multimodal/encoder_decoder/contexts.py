@@ -7,10 +7,9 @@ of a picture is read by the decoder where it is. Knows nothing of text.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Sequence as Several
 from typing import Any
 
-import msgspec
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
@@ -29,11 +28,11 @@ from openvino_llama import (
     UnsupportedTargetError,
 )
 from openvino_llama_multimodal.encoder_decoder.graphs import IDS, LOGITS
-from openvino_llama_multimodal.encoder_decoder.sampling import Sampler
+from openvino_llama_multimodal.encoder_decoder.sequence import Limits, Sequence
 from openvino_llama_text.engine.parameters import EngineParameters, read_parameters
 from openvino_llama_vision.reduction import sizes
 
-__all__ = ["EncoderDecoderContext", "EncoderDecoderGraph", "Limits"]
+__all__ = ["EncoderDecoderContext", "EncoderDecoderGraph"]
 
 _OUTPUTS = (
     TensorSpec("tokens", (DYNAMIC,), DataType.I64, TensorLayout.SEQUENCE),
@@ -42,54 +41,45 @@ _OUTPUTS = (
 _PIXELS, _PROMPT, _PARAMETERS = range(3)
 
 
-class Limits(msgspec.Struct, frozen=True):
-    """Where sequences of a model end."""
-
-    positions: int
-    """Tokens of a prompt and its answer together."""
-    ends: frozenset[int]
-    """Tokens that end an answer, where a request states none."""
-
-
 class _Requests:
     """An infer request of the encoder and one of the decoder. Used by one thread, except for ``cancel``."""
 
     def __init__(self, encoder: ov.CompiledModel, decoder: ov.CompiledModel) -> None:
         self._encoder = encoder.create_infer_request()
         self._decoder = decoder.create_infer_request()
-        self._crossed = [port.any_name for port in encoder.outputs]
+        self._of_picture = [port.any_name for port in encoder.outputs]
         self._token = np.zeros((1, 1), np.int64)
         self._one = ov.Tensor(self._token, shared_memory=True)
 
-    def begin(self, pixels: NDArray[np.uint8], prompt: NDArray[np.int64]) -> NDArray[np.floating]:
-        """Look at a picture and read a prompt, (1, n): the logits of what follows, (vocabulary,)."""
+    def begin(self, pixels: NDArray[Any], prompt: NDArray[Any]) -> None:
+        """Look at a picture, and read a prompt of (1, n) tokens."""
         self._encoder.set_input_tensor(ov.Tensor(pixels, shared_memory=True))
-        _infer(self._encoder)
-        for index, name in enumerate(self._crossed):
+        _run(self._encoder)
+        for index, name in enumerate(self._of_picture):
             self._decoder.set_tensor(name, self._encoder.get_output_tensor(index))
         self._decoder.reset_state()
         self._decoder.set_tensor(IDS, ov.Tensor(prompt, shared_memory=True))
-        logits = self._logits()
+        _run(self._decoder)
         self._decoder.set_tensor(IDS, self._one)
-        return logits
 
-    def go_on(self, token: int) -> NDArray[np.floating]:
-        """Read a token more: the logits of what follows."""
+    def read(self, token: int) -> None:
+        """Read a token more."""
         self._token[0, 0] = token
-        return self._logits()
+        _run(self._decoder)
+
+    @property
+    def logits(self) -> NDArray[Any]:
+        """Of what follows the last token that was read, (vocabulary,); valid until the next is read."""
+        logits: NDArray[Any] = self._decoder.get_tensor(LOGITS).data[0, -1]
+        return logits
 
     def cancel(self) -> None:
         """Stop what runs between two of its layers; does nothing to what is idle."""
         self._encoder.cancel()
         self._decoder.cancel()
 
-    def _logits(self) -> NDArray[np.floating]:
-        _infer(self._decoder)
-        logits: NDArray[np.floating] = self._decoder.get_tensor(LOGITS).data[0, -1]
-        return logits
 
-
-def _infer(request: ov.InferRequest) -> None:
+def _run(request: ov.InferRequest) -> None:
     """Run a request. Releases the GIL."""
     try:
         request.infer()
@@ -100,24 +90,29 @@ def _infer(request: ov.InferRequest) -> None:
 class EncoderDecoderGraph:
     """A compiled encoder and decoder. Infer requests are kept and used again: making one costs more than a token."""
 
-    outputs: Sequence[TensorSpec] = _OUTPUTS
+    outputs: Several[TensorSpec] = _OUTPUTS
     batches = False
 
     def __init__(self, encoder: ov.CompiledModel, decoder: ov.CompiledModel, limits: Limits) -> None:
         """``encoder`` and ``decoder`` are as ``graphs.join`` makes them."""
         self._models: tuple[ov.CompiledModel, ov.CompiledModel] | None = (encoder, decoder)
-        self.parallelism = int(decoder.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self._parallelism = int(decoder.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self.limits = limits
         self.vocab_size = sizes(decoder.output(LOGITS))[-1]
-        self.inputs: Sequence[TensorSpec] = (
+        self.inputs: Several[TensorSpec] = (
             TensorSpec("pixels", sizes(encoder.input(0)), DataType.U8, TensorLayout.NHWC),
             TensorSpec("input_ids", (1, DYNAMIC), DataType.I64, TensorLayout.SEQUENCE),
             TensorSpec("parameters", (DYNAMIC,), DataType.U8),
         )
         self._idle: list[_Requests] = []
 
-    def try_out(self, start: Sequence[int]) -> None:
-        """Look at nothing and read the start of a text; ModelLoadError if that fails, ConfigError for no token of its.
+    @property
+    def parallelism(self) -> int:
+        """What OpenVINO finds optimal for the decoder's number of streams."""
+        return self._parallelism
+
+    def try_out(self, start: Several[int]) -> None:
+        """Look at a black picture and read the start of a text; ModelLoadError or ConfigError if that is not possible.
 
         It is on one thread, as OpenVINO's first conversion of a tensor has to be.
         """
@@ -127,6 +122,7 @@ class EncoderDecoderGraph:
         requests = self.take()
         try:
             requests.begin(np.zeros(self.inputs[_PIXELS].shape, np.uint8), np.array([start], np.int64))
+            _ = requests.logits
         except (InferenceError, RuntimeError) as error:
             raise ModelLoadError("the encoder and the decoder do not work together") from error
         self.give(requests)
@@ -160,12 +156,9 @@ class EncoderDecoderContext:
     def __init__(self, graph: EncoderDecoderGraph) -> None:
         self._graph = graph
         self._requests: _Requests | None = graph.take()
-        self._pixels: NDArray[Any] | None = None
-        self._prompt: NDArray[Any] | None = None
+        self._tensors: dict[int, NDArray[Any]] = {}
         self._parameters: EngineParameters | None = None
-        self._sampler: Sampler | None = None
-        self._ends: frozenset[int] = frozenset()
-        self._end: Step | None = None
+        self._sequence: Sequence | None = None
         self._chosen: tuple[int, float] | None = None
         self._lock = threading.Lock()
 
@@ -178,30 +171,37 @@ class EncoderDecoderContext:
         if not 0 <= index < len(specs):
             raise InvalidTensorError(f"input index {index} is out of range: the model has {len(specs)} inputs")
         specs[index].check(tensor)
-        if index == _PIXELS:
-            self._pixels = tensor.copy()
-        elif index == _PROMPT:
-            self._prompt = self._checked(tensor.copy())
-        else:
+        if index == _PROMPT:
+            self._check_prompt(tensor)
+        if index == _PARAMETERS:
             self._parameters = _read(tensor)
+        self._tensors[index] = tensor.copy()
 
     def compute(self) -> None:
         """Not in one piece: nobody could stop it."""
         raise UnsupportedTargetError("an encoder-decoder gives its output step by step (compute_single)")
 
     def compute_single(self) -> Step:
-        """Generate a token, the first time after looking at the picture, or say how the sequence has ended.
+        """Generate a token, the first one after a look at the picture, or say how the sequence has ended.
 
-        InferenceError if it fails, an input is missing, or it was cancelled.
+        InferenceError if that fails, an input is missing, or it was cancelled; the sequence is dropped then.
         """
         self._chosen = None
-        if self._end:
-            return self._end
-        logits = self._next_logits()
-        if logits is None or self._sampler is None:
-            return Step.PROMPT_TOO_LONG
-        self._chosen = self._sampler.choose(logits)
-        self._end = self._ended()
+        sequence, requests = self._sequence, self._opened()
+        try:
+            if sequence is None:
+                sequence = self._begun(requests)
+            elif sequence.end:
+                return sequence.end
+            else:
+                requests.read(sequence.last)
+            if sequence is None:
+                return Step.PROMPT_TOO_LONG
+            self._chosen = sequence.take(requests.logits)
+        except BaseException:
+            self.finish()
+            raise
+        self._sequence = sequence
         return Step.OUTPUT
 
     def output(self, index: int) -> NDArray[Any]:
@@ -214,8 +214,7 @@ class EncoderDecoderContext:
 
     def finish(self) -> None:
         """Drop what is left of the sequence; the inputs stay as they are until others are set."""
-        self._sampler = None
-        self._end = None
+        self._sequence = None
         self._chosen = None
 
     def cancel(self) -> None:
@@ -232,38 +231,25 @@ class EncoderDecoderContext:
         if requests is not None:
             self._graph.give(requests)
 
-    def _next_logits(self) -> NDArray[np.floating] | None:
-        """The logits of the sequence's next token; None if its prompt is too long to begin."""
+    def _opened(self) -> _Requests:
         if self._requests is None:
             raise InferenceError("the context has been closed")
-        if self._sampler is not None:
-            return self._requests.go_on(self._sampler.tokens[-1])
-        for spec, given in zip(self._graph.inputs, (self._pixels, self._prompt, self._parameters), strict=True):
-            if given is None:
+        return self._requests
+
+    def _begun(self, requests: _Requests) -> Sequence | None:
+        """The sequence of these inputs, its prompt read; None if that is too long."""
+        for index, spec in enumerate(self._graph.inputs):
+            if index not in self._tensors:
                 raise InferenceError(f"input {spec.name!r} has not been set")
-        assert self._pixels is not None  # noqa: S101 - seen above
-        assert self._prompt is not None  # noqa: S101
-        assert self._parameters is not None  # noqa: S101
-        if self._prompt.size >= self._graph.limits.positions:
+        assert self._parameters is not None  # noqa: S101 - set with its tensor
+        prompt, limits = self._tensors[_PROMPT], self._graph.limits
+        if prompt.size >= limits.positions:
             return None
-        logits = self._requests.begin(self._pixels, self._prompt)
-        stated = self._parameters
-        self._ends = frozenset(() if stated.ignore_eos else stated.stop_token_ids or self._graph.limits.ends)
-        self._sampler = Sampler(stated, self._prompt[0].tolist(), self._ends)
-        return logits
+        requests.begin(self._tensors[_PIXELS], prompt)
+        return Sequence(prompt[0].tolist(), self._parameters, limits)
 
-    def _ended(self) -> Step | None:
-        """How the sequence ends with its last token; None if it goes on."""
-        if self._sampler is None or self._parameters is None or self._prompt is None:
-            return None
-        tokens = self._sampler.tokens
-        if tokens[-1] in self._ends or len(tokens) >= self._parameters.max_tokens:
-            return Step.END_OF_SEQUENCE
-        full = self._prompt.size + len(tokens) >= self._graph.limits.positions
-        return Step.CONTEXT_FULL if full else None
-
-    def _checked(self, prompt: NDArray[Any]) -> NDArray[Any]:
-        """The prompt; InvalidTensorError if it is empty or has tokens that the model does not know.
+    def _check_prompt(self, prompt: NDArray[Any]) -> None:
+        """InvalidTensorError if it is empty or has tokens that the model does not know.
 
         Their rows would be read from beyond the embedding table.
         """
@@ -273,7 +259,6 @@ class EncoderDecoderContext:
         if prompt.min() < 0 or prompt.max() > last:
             wrong = prompt[(prompt < 0) | (prompt > last)][0]
             raise InvalidTensorError(f"tensor 'input_ids': tokens are 0 to {last}, got {wrong}")
-        return prompt
 
 
 def _read(tensor: NDArray[Any]) -> EngineParameters:

@@ -1,9 +1,9 @@
 """The files of an encoder-decoder, as optimum exports them, read into OpenVINO models.
 
 ``openvino_encoder_model.xml`` is the entry's ``model``. ``openvino_decoder_with_past_model.xml`` generates; it is the
-role ``decoder_with_past``, or stands beside the encoder. ``openvino_decoder_model.xml`` (the role ``decoder``) is wanted
-only for what it makes of the encoder's output, and only where the other one leaves this to it. Knows nothing of what
-becomes of the models.
+role ``decoder_with_past``, or stands beside the encoder. ``openvino_decoder_model.xml`` (the role ``decoder``) is only
+wanted for what it makes of the encoder's output, where the other one leaves this to it. Knows nothing of what becomes
+of the models.
 """
 
 from __future__ import annotations

@@ -127,7 +127,8 @@ def _moved(decoder: ov.Model, hidden: Any) -> dict[str, Any]:
 
 def _of_it_alone(model: ov.Model, parameter: Any) -> set[str]:
     """Names of the nodes that depend on a parameter, and beside it on nothing but constants."""
-    alone, constant = {parameter.get_name()}, set()
+    alone: set[str] = {parameter.get_name()}
+    constant: set[str] = set()
     for node in model.get_ordered_ops():
         name, sources = node.get_name(), {each.get_node().get_name() for each in node.input_values()}
         if sources <= constant and node.get_type_name() not in ("Parameter", "ReadValue"):

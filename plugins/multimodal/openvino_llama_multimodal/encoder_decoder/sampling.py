@@ -92,5 +92,6 @@ def _log_sum(logits: Floats) -> float:
 
 
 def _softmax(logits: Floats) -> Floats:
-    weights: Floats = np.exp(logits - logits.max())
-    return weights / weights.sum()
+    weights = np.exp(logits - logits.max())
+    probabilities: Floats = weights / weights.sum()
+    return probabilities

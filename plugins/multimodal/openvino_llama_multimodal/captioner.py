@@ -1,0 +1,99 @@
+"""Cross-attention: a text decoder that attends to what an image encoder gives (ViT-GPT2, TrOCR, Donut).
+
+From a request to the tensors of the encoder-decoder's graph, and from its tensors to an answer. Such a model takes one
+picture. A text that comes with it is what the answer goes on from: it is no question, unless the model was trained for
+one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from openvino_llama import Chunk, InferenceRequest, InvalidInputError, ModelConfig, Preprocessed, per_model
+from openvino_llama_multimodal.description import Description, describe
+from openvino_llama_multimodal.encoder_decoder.facts import decoder_facts_of, text_of
+from openvino_llama_multimodal.pictures import opened
+from openvino_llama_multimodal.processor import vision_of
+from openvino_llama_multimodal.questions import Picture
+from openvino_llama_multimodal.requests import read_asked
+from openvino_llama_text import generation
+from openvino_llama_text.answers import Answer, Generated
+from openvino_llama_text.requests import PICTURE, GenerationRequest
+from openvino_llama_text.tokenizers import Tokenizer, find_tokenizer
+from openvino_llama_vision.pixels import InputPlan, plan_of
+
+__all__ = ["Context", "postprocess", "preprocess", "validate"]
+
+
+class Context(msgspec.Struct, frozen=True):
+    """What postprocess needs to know of a request."""
+
+    answer: Answer
+    is_chat: bool
+    """Whether another route has asked, which makes its own answer of the text."""
+
+
+def validate(config: ModelConfig) -> None:
+    """Refuse a model whose tokenizer, processor, defaults or end of text is not known."""
+    generation.validate(text_of(config))
+    _plan(config)
+
+
+def preprocess(config: ModelConfig, request: InferenceRequest) -> Preprocessed:
+    """The tensors of a request: ``pixels`` (1, height, width, channels), ``input_ids`` (1, prompt), and
+    ``parameters``, JSON as bytes.
+    """
+    question, asked = read_asked(request, text="")
+    if len(question.pictures) != 1:
+        raise InvalidInputError(f"image: the model takes one picture, got {len(question.pictures) or 'none'}")
+    text = text_of(config)
+    tokenizer = find_tokenizer(text)
+    prompt = decoder_facts_of(config).prompt(_ids(text, asked, tokenizer))
+    sampling = generation.complete(text, asked, len(prompt))
+    tensors: dict[str, NDArray[Any]] = {
+        "pixels": _pixels(_plan(config), question.pictures[0]),
+        "input_ids": np.array([prompt], np.int64),
+        "parameters": np.frombuffer(generation.engine_parameters(sampling, logprobs=True), np.uint8),
+    }
+    return Preprocessed(tensors, Context(Answer(asked, sampling, tokenizer, prompt), asked is request.parameters))
+
+
+def postprocess(
+    config: ModelConfig,  # noqa: ARG001 - of all fusions
+    outputs: Mapping[str, NDArray[Any]],
+    context: Context,
+) -> Chunk | Description | Generated:
+    """A piece of the text for each output; all of it at the end."""
+    answer = context.answer
+    if not outputs:
+        answer.end()
+        return answer.whole() if context.is_chat else describe(answer)
+    return generation.take_output(outputs, answer)
+
+
+@per_model
+def _plan(config: ModelConfig) -> InputPlan:
+    """How pictures come to the encoder's size."""
+    return plan_of(vision_of(config), config.inputs[0])
+
+
+def _pixels(plan: InputPlan, picture: Picture) -> NDArray[np.uint8]:
+    with opened(picture) as found:
+        placement = plan.place(found.size)
+        return plan.render(found.decode(placement.resized), placement)
+
+
+def _ids(text: ModelConfig, asked: GenerationRequest, tokenizer: Tokenizer) -> list[int]:
+    """The tokens of what a client has written; none if that is nothing."""
+    if isinstance(asked.prompt, list):
+        return asked.prompt
+    messages = asked.messages or ()
+    if len(messages) > 1:
+        raise InvalidInputError(f"messages: the model takes one, with a picture; got {len(messages)}")
+    written = asked.prompt or "".join(message.content for message in messages)
+    return tokenizer.encode(written.replace(PICTURE, ""), add_special_tokens=False, most=generation.max_prompt(text))
