@@ -60,6 +60,12 @@ class CountingParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     unit: str = ""
 
 
+class CountRequest(msgspec.Struct, frozen=True):
+    """What routes may hand over."""
+
+    start: int
+
+
 # ---- the backend ----------------------------------------------------------------------------------------------------
 
 
@@ -215,6 +221,7 @@ def model_types() -> Sequence[ModelType]:
             accepts=("application/json", FORM),
             parameters=CountingParameters,
             streaming=("count",),
+            answers={CountRequest: ("count",)},
         )
     ]
 
@@ -227,7 +234,7 @@ def backends() -> Sequence[CountingBackend]:
 @hookimpl
 def preprocess(config: ModelConfig, request: InferenceRequest) -> Preprocessed | Sequence[Preprocessed]:
     asked = _asked(request)
-    asked["unit"] = request.parameters.unit if request.parameters else ""
+    asked["unit"] = request.parameters.unit if isinstance(request.parameters, CountingParameters) else ""
     asked["stream"], asked["produces"] = request.stream, request.produces
     if asked.get("where") == "preprocess":
         _raise(asked)
@@ -240,6 +247,8 @@ def preprocess(config: ModelConfig, request: InferenceRequest) -> Preprocessed |
 
 
 def _asked(request: InferenceRequest) -> dict[str, Any]:
+    if isinstance(request.parameters, CountRequest):
+        return {"start": request.parameters.start}
     if request.media_type == FORM:
         fields = dict(parse_qsl(request.body.decode()))
         return {name: json.loads(value) if value[:1] in "{[0123456789" else value for name, value in fields.items()}

@@ -26,7 +26,7 @@ from tests.server.test_overload import hang_up, until
 from openvino_llama import InferenceRequest, InvalidInputError, hookimpl
 from openvino_llama.server.settings import Settings
 from openvino_llama.web import Exchange, Gateway, decode_object, event, headers_of, open_events, problem_of
-from tests import counting
+from tests import counting, graphs
 
 HttpRequest = Request[Any, Any, Any]
 TYPE = "application/json"
@@ -133,7 +133,16 @@ async def unchosen(exchange: Exchange) -> ASGIApp:
     return answered(await exchange.infer(wanted({"start": 1})))
 
 
-WORKS = {work.__name__: work for work in (several, merged, broken, created, unchosen)}
+async def handed(exchange: Exchange) -> ASGIApp:
+    """A request that is for any model that answers its kind."""
+    content = decode_object(await exchange.body())
+    kind = counting.CountRequest if content["known"] else counting.CountingConfig
+    model = exchange.choose_for(kind, content.get("model"), first="counting")
+    request = InferenceRequest(b"", TYPE, counting.CountRequest(content["start"]))
+    return answered(await exchange.infer(request, lambda got: [model.name, got["seen"]]))
+
+
+WORKS = {work.__name__: work for work in (several, merged, broken, created, unchosen, handed)}
 
 
 @post("/own/{name:str}")
@@ -161,6 +170,8 @@ def counts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     (folder / "count").touch()
     model = {"type": "counting", "task": "count", "files": {"model": "count"}}
     models = {"count": model | {"config": {"parallelism": 4}}, "single": model | {"limits": {"workers": 1}}}
+    graphs.save(graphs.sums(), folder / "sums.xml")
+    models["sums"] = model | {"task": "sum", "files": {"model": "sums.xml"}}
     (folder / "registry.json").write_text(json.dumps({"models": models}))
     routes = SimpleNamespace(OPENVINO_LLAMA_API=1, route_handlers=route_handlers)
     with live_server(Settings(registry=folder / "registry.json", port=0), tiny_plugins(counting, routes)) as live:
@@ -465,6 +476,39 @@ def test_a_client_that_is_gone_at_the_first_byte() -> None:
 
     asyncio.run(run())
     assert closed
+
+
+@pytest.mark.parametrize("model", ["single", None])
+def test_a_model_for_a_kind_of_request(counts: Live, model: str | None) -> None:
+    """The named one of whatever type, or the active one, if its task answers such requests."""
+    answer = counts.http.post("/own/handed", json={"known": True, "start": 2, "model": model})
+    assert answer.json() == [model or "count", [2, 1]]
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "message"),
+    [
+        ({"known": True, "model": "sums"}, 400, "model: 'sums' has the task 'sum', not count"),
+        ({"known": True, "model": "nowhere"}, 404, "there is no model 'nowhere'; GET /models lists those that there are"),
+        ({"known": False}, 404, "no installed plugin has models for such a request (CountingConfig)"),
+        ({"known": False, "model": "count"}, 404, "no installed plugin has models for such a request (CountingConfig)"),
+    ],
+)
+def test_no_model_for_a_kind_of_request(counts: Live, asked: dict[str, Any], status: int, message: str) -> None:
+    """The error says what the model is for."""
+    answer = counts.http.post("/own/handed", json=asked | {"start": 2})
+    assert (answer.status_code, answer.json()) == (status, {"oops": {"code": status, "message": message}})
+
+
+def test_the_active_model_is_for_something_else(counts: Live) -> None:
+    """Then one has to be named."""
+    assert counts.http.put("/models/sums/activate").status_code == 200
+    try:
+        answer = counts.http.post("/own/handed", json={"known": True, "start": 2})
+        message = "model: name one; the active one, 'sums', has the task 'sum', not count"
+        assert answer.json() == {"oops": {"code": 400, "message": message}}
+    finally:
+        counts.http.put("/models/count/activate")
 
 
 def test_how_an_event_is_written() -> None:
