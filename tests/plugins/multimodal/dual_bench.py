@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from openvino_llama import InferenceRequest, ModelType, Part, RegistryEntry, hookimpl
+from openvino_llama import InferenceRequest, Part, RegistryEntry
 from openvino_llama.backends.openvino import OpenVINOBackend
 from openvino_llama.jobs import Job
 from openvino_llama.models import Model, Models
@@ -22,8 +22,8 @@ from openvino_llama.observer import SilentObserver
 from openvino_llama.plugins import Plugins
 from openvino_llama.sandbox.deadline import Deadline
 from openvino_llama.sandbox.engine import Sandbox
-from openvino_llama_multimodal import dual_encoder
-from openvino_llama_multimodal.config import MATCH, MultimodalConfig
+from openvino_llama_multimodal import plugin
+from openvino_llama_multimodal.config import MATCH
 
 __all__ = ["TINY_CLIP", "TINY_SIGLIP", "Bench", "Golden", "close", "file_of", "form", "golden"]
 
@@ -60,27 +60,6 @@ def file_of(picture: NDArray[Any] | Image.Image) -> bytes:
     return file.getvalue()
 
 
-class DualPlugin:
-    """The hooks of the dual encoders alone."""
-
-    OPENVINO_LLAMA_API = 1
-
-    prepare_model = staticmethod(hookimpl(dual_encoder.prepare))
-    validate_model = staticmethod(hookimpl(dual_encoder.validate))
-    preprocess = staticmethod(hookimpl(dual_encoder.preprocess))
-    postprocess = staticmethod(hookimpl(dual_encoder.postprocess))
-
-    @hookimpl
-    def model_types(self) -> Sequence[ModelType]:
-        """``multimodal``, without generation."""
-        accepts = ("multipart/form-data",)
-        return [
-            ModelType(
-                name="multimodal", config=MultimodalConfig, tasks=(MATCH,), endpoint="multimodal", accepts=accepts
-            )
-        ]
-
-
 class Recorder(SilentObserver):
     """Remembers how many jobs each inference was for."""
 
@@ -99,7 +78,7 @@ class Bench:
         self.observer = Recorder()
         self._sandbox = Sandbox()
         plugins = Plugins()
-        plugins.add(DualPlugin(), name="dual")
+        plugins.add(plugin, name="multimodal")
         self.models = Models(plugins, self._sandbox, [OpenVINOBackend()], self.observer)
 
     def change(self, name: str, **fields: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,13 @@ from PIL import Image
 from tests.plugins.vision.pictures import sample
 
 from openvino_llama import Batching, InvalidInputError, Limits, Part
-from openvino_llama_multimodal.dual_encoder import Items
-from openvino_llama_multimodal.questions import Picture
-from openvino_llama_text.embedding import EmbeddingRequest
+from openvino_llama_text.embedding import EmbeddingRequest, IllustratedEmbeddingRequest
+from openvino_llama_text.requests import Attachment
 
 from .dual_bench import TINY_CLIP, TINY_SIGLIP, Bench, close, file_of, form, golden
 
 EXACT = (TINY_CLIP / "exact.png").read_bytes()
 CLIP = golden(TINY_CLIP)
-Inputs = dict[str, str | Picture]
 
 
 @pytest.fixture
@@ -48,8 +47,12 @@ def picture(name: str) -> bytes:
     return EXACT if name == "exact" else file_of(sample(name))
 
 
-def item(body: bytes, name: str = "input[0]") -> Picture:
-    return Picture(name, "image/png", body)
+def item(body: bytes, name: str = "input[0].image") -> Attachment:
+    return Attachment(name, "image/png", base64.b64encode(body).decode())
+
+
+def embedding(*inputs: str | Attachment, **options: Any) -> IllustratedEmbeddingRequest:
+    return IllustratedEmbeddingRequest(inputs, **options)
 
 
 @pytest.mark.parametrize("name", ["exact", "chelsea", "astronaut"])
@@ -95,13 +98,8 @@ def test_vectors_of_pictures_and_texts_come_in_the_order_of_the_request(kind: tu
     """Whatever is put together for the inferences."""
     bench, source = kind
     expected = golden(source)
-    inputs: Inputs = {
-        "input[0]": expected.texts[4],
-        "input[1]": item(picture("astronaut")),
-        "input[2]": expected.texts[0],
-        "input[3]": item(EXACT),
-    }
-    found = bench.ask(bench.load(), Items(inputs))
+    asked = embedding(expected.texts[4], item(picture("astronaut")), expected.texts[0], item(EXACT))
+    found = bench.ask(bench.load(), asked)
     pictures = expected.pictures
     assert close(found.vectors[[0, 2]], [expected.text_embeds[4], expected.text_embeds[0]], 1e-5)
     assert close(found.vectors[[1, 3]], [pictures["astronaut"].embedding, pictures["exact"].embedding], 1e-5)
@@ -120,19 +118,17 @@ def test_the_text_plugins_requests_are_answered_too(bench: Bench, model: Any) ->
 
 def test_vectors_may_be_cut(bench: Bench, model: Any) -> None:
     """To the first numbers, which are then brought to length 1; not to more than there are."""
-    found = bench.ask(model, Items({"input": item(EXACT)}, dimensions=4)).vectors[0]
+    found = bench.ask(model, embedding(item(EXACT), dimensions=4)).vectors[0]
     begin = np.array(CLIP.pictures["exact"].embedding[:4])
     assert close(found, begin / np.linalg.norm(begin), 1e-5)
     with pytest.raises(InvalidInputError, match="dimensions: the model's vectors have 16, not 17"):
-        bench.ask(model, Items({"input": "red"}, dimensions=17))
+        bench.ask(model, EmbeddingRequest("red", dimensions=17))
 
 
 def test_pictures_and_texts_are_put_together(bench: Bench) -> None:
     """As many as the registry allows: five pictures are two inferences, four texts of a length are one."""
     model = bench.load(batching=Batching(max_batch_size=4))
-    inputs: Inputs = {f"input[{place}]": item(EXACT) for place in range(5)}
-    inputs |= {f"input[{place}]": "red" for place in range(5, 9)}
-    assert bench.ask(model, Items(inputs)).vectors.shape == (9, 16)
+    assert bench.ask(model, embedding(*[item(EXACT)] * 5, *["red"] * 4)).vectors.shape == (9, 16)
     assert len(bench.observer.batches) == 3
 
 
@@ -160,10 +156,10 @@ def test_one_request_that_fails_leaves_the_others(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        (form([], ["red"]), "image: expected one picture, got none"),
-        (form([EXACT, EXACT], ["red"]), "image: expected one picture, got 2"),
-        (form([EXACT], []), "text: expected 1 to 2048 texts to choose from, got none"),
-        (form([EXACT], ["red"] * 2049), "text: expected 1 to 2048 texts to choose from, got 2049"),
+        (form([], ["red"]), "image: expected one part of this name, got none"),
+        (form([EXACT, EXACT], ["red"]), "image: expected one part of this name, got 2"),
+        (form([EXACT], []), "text: expected 1 to 2048 parts of this name to choose from, got none"),
+        (form([EXACT], ["red"] * 2049), "text: expected 1 to 2048 parts of this name to choose from, got 2049"),
         (form([EXACT], ["red", "a\0"]), r"text\[1\]: a NUL character stands at character 1"),
         (form([EXACT], ["a\0"]), "text: a NUL character"),
         (form([EXACT], ["red"], {"embeddings": "maybe"}), r"the body: .*\$.embeddings"),
@@ -181,22 +177,19 @@ def test_what_is_wrong_is_named(bench: Bench, model: Any, parts: list[Part], mes
 
 def test_a_picture_among_several_is_named(bench: Bench, model: Any) -> None:
     """By what the route called it."""
-    inputs: Inputs = {"input[0]": "red", "input[1]": item(b"GIF89a", "input[1]")}
-    with pytest.raises(InvalidInputError, match=r"input\[1\]: pictures of type image/gif are not supported"):
-        bench.ask(model, Items(inputs))
+    with pytest.raises(InvalidInputError, match=r"input\[1\].image: pictures of type image/gif are not supported"):
+        bench.ask(model, embedding("red", item(b"GIF89a", "input[1].image")))
+    with pytest.raises(InvalidInputError, match=r"input\[1\]: a NUL character"):
+        bench.ask(model, embedding(item(EXACT), "a\0"))
 
 
 def test_grey_and_transparent_pictures_are_seen_as_colours(bench: Bench, model: Any) -> None:
     """As the vision plugin reads them: grey has equal channels, what is transparent lies on white."""
     grey = Image.new("L", (40, 50), 200)
     clear = Image.new("RGBA", (50, 40), (0, 0, 0, 0))
-    inputs = {
-        "input[0]": item(file_of(grey)),
-        "input[1]": item(file_of(grey.convert("RGB"))),
-        "input[2]": item(file_of(clear)),
-        "input[3]": item(file_of(Image.new("RGB", (50, 40), "white"))),
-    }
-    vectors = bench.ask(model, Items(inputs)).vectors
+    white = Image.new("RGB", (50, 40), "white")
+    pictures = [item(file_of(each)) for each in (grey, grey.convert("RGB"), clear, white)]
+    vectors = bench.ask(model, embedding(*pictures)).vectors
     assert np.array_equal(vectors[0], vectors[1])
     assert np.array_equal(vectors[2], vectors[3])
     assert not close(vectors[0], vectors[2], 1e-3)
