@@ -1,0 +1,150 @@
+"""What a scene may hold, the one right caption of each, and which combinations training never sees.
+
+A caption is one of
+
+    a red circle                                                    one object
+    three small blue stars                                          a count of equal objects
+    a red circle above a blue square                                two objects
+    a red circle above a blue square and left of a small star       three objects, laid out as an L
+
+The canonical order: of two objects the one is named first whose colour comes first in `COLOURS` (then whose shape
+comes first in `SHAPES`). Of three, the object in the corner of the L is named first, then the one above or below it,
+then the one left or right of it. An object of the middle size is named without a size.
+
+The grammar knows nothing of pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Size = Literal["small", "medium", "large"]
+Colour = Literal["red", "orange", "yellow", "green", "blue", "purple", "white", "black"]
+Shape = Literal["circle", "square", "triangle", "star", "cross"]
+Relation = Literal["above", "below", "left of", "right of"]
+
+SIZES: tuple[Size, ...] = ("small", "medium", "large")
+COLOURS: tuple[Colour, ...] = ("red", "orange", "yellow", "green", "blue", "purple", "white", "black")
+SHAPES: tuple[Shape, ...] = ("circle", "square", "triangle", "star", "cross")
+VERTICAL: tuple[Relation, ...] = ("above", "below")
+HORIZONTAL: tuple[Relation, ...] = ("left of", "right of")
+NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
+MOST_LARGE = 3  # more large objects do not fit without touching
+
+HELD_OUT_PAIRS: frozenset[tuple[Colour, Shape]] = frozenset({
+    ("red", "star"), ("orange", "triangle"), ("yellow", "cross"), ("green", "square"),
+    ("blue", "circle"), ("purple", "star"), ("white", "triangle"), ("black", "cross"),
+})  # fmt: skip
+HELD_OUT_COUNTS: frozenset[tuple[int, Shape]] = frozenset({
+    (2, "cross"), (3, "triangle"), (4, "square"), (5, "circle"),
+})  # fmt: skip
+HELD_OUT_RELATIONS: frozenset[tuple[Shape, Relation, Shape]] = frozenset({
+    ("circle", "above", "square"), ("star", "below", "cross"),
+    ("triangle", "left of", "circle"), ("square", "right of", "star"),
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Thing:
+    """What is said of one object."""
+
+    size: Size
+    colour: Colour
+    shape: Shape
+
+    def words(self) -> str:
+        """`small red circle`; the middle size is not named."""
+        size = "" if self.size == "medium" else f"{self.size} "
+        return f"{size}{self.colour} {self.shape}"
+
+    def one(self) -> str:
+        """`a small red circle`, `an orange star`."""
+        words = self.words()
+        return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a scene shows: `count` equal things, or a thing and its relations to one or two others."""
+
+    subject: Thing
+    count: int = 1
+    related: tuple[tuple[Relation, Thing], ...] = ()
+
+    @property
+    def things(self) -> tuple[Thing, ...]:
+        """The different things, the subject first."""
+        return (self.subject, *(thing for _, thing in self.related))
+
+    @property
+    def category(self) -> str:
+        """`one`, `count`, `two` or `three`, as the evaluation groups scenes."""
+        if self.count > 1:
+            return "count"
+        return ("one", "two", "three")[len(self.related)]
+
+
+def caption(content: Content) -> str:
+    """The one right caption."""
+    if content.count > 1:
+        plural = "es" if content.subject.shape == "cross" else "s"
+        return f"{NUMBERS[content.count]} {content.subject.words()}{plural}"
+    relations = " and ".join(f"{relation} {thing.one()}" for relation, thing in content.related)
+    return f"{content.subject.one()} {relations}".rstrip()
+
+
+def held_out(content: Content) -> list[str]:
+    """The combinations in `content` that training never sees, as `pair: red star`, `count: 2 cross` or
+    `relation: circle above square`; an empty list if training may see it.
+    """
+    shape = content.subject.shape
+    found = [f"pair: {t.colour} {t.shape}" for t in content.things if (t.colour, t.shape) in HELD_OUT_PAIRS]
+    if (content.count, shape) in HELD_OUT_COUNTS:
+        found.append(f"count: {content.count} {shape}")
+    found += [
+        f"relation: {shape} {relation} {thing.shape}"
+        for relation, thing in content.related
+        if (shape, relation, thing.shape) in HELD_OUT_RELATIONS
+    ]
+    return found
+
+
+def held_out_neighbours(content: Content) -> list[str]:
+    """The captions one word away from the right one that training never shows.
+
+    Were they wrong answers like any other, training would teach that a red thing is no star, which is not true but
+    merely never shown. The losses leave them out.
+    """
+    return [caption(other) for other in _neighbours(content) if other != content and held_out(other)]
+
+
+def _neighbours(content: Content) -> Iterator[Content]:
+    """Contents with one colour, shape, number or relation changed."""
+    for place, thing in enumerate(content.things):
+        changed = [replace(thing, colour=colour) for colour in COLOURS] + [replace(thing, shape=s) for s in SHAPES]
+        for other in changed:
+            if place == 0:
+                yield replace(content, subject=other)
+            else:
+                yield _with_related(content, place - 1, content.related[place - 1][0], other)
+    if content.count > 1:
+        yield from (replace(content, count=number) for number in NUMBERS)
+    for place, (_, thing) in enumerate(content.related):
+        yield from (_with_related(content, place, relation, thing) for relation in (*VERTICAL, *HORIZONTAL))
+
+
+def _with_related(content: Content, place: int, relation: Relation, thing: Thing) -> Content:
+    related = list(content.related)
+    related[place] = (relation, thing)
+    return replace(content, related=tuple(related))
+
+
+def named_first(one: Thing, other: Thing) -> bool:
+    """Whether `one` is named before `other` in a caption of two."""
+
+    def rank(thing: Thing) -> tuple[int, int]:
+        return COLOURS.index(thing.colour), SHAPES.index(thing.shape)
+
+    return rank(one) < rank(other)
