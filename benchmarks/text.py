@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -48,12 +48,12 @@ def pulled(folder: Path, names: Sequence[str]) -> list[str]:
     return there
 
 
-def streams(folder: Path, address: str, count: int, options: Any) -> dict[str, float]:
-    """Engine and server in turns; medians over the rounds."""
+def in_turns(engine: Sequence[object], load: Sequence[object], rounds: int) -> dict[str, float]:
+    """Engine and server in turns, each a module and its arguments; medians over the rounds."""
     engines, servers = [], []
-    for _ in range(options.rounds):
-        engines.append(run_json("benchmarks.text_engine", folder / GENERATOR, count, options.tokens, 1))
-        servers.append(run_json("benchmarks.text_load", address, GENERATOR, count, options.tokens, 1))
+    for _ in range(rounds):
+        engines.append(run_json(*map(str, engine)))
+        servers.append(run_json(*map(str, load)))
     ratios = [server["tps"] / engine["tps"] for engine, server in zip(engines, servers, strict=True)]
     return {
         "engine_tps": statistics.median(each["tps"] for each in engines),
@@ -145,7 +145,11 @@ def main() -> None:
         figures: dict[str, Any] = {"streams": {}}
         with served(registry) as address:
             for count in options.streams:
-                figures["streams"][str(count)] = streams(folder, address, count, options)
+                figures["streams"][str(count)] = in_turns(
+                    ("benchmarks.text_engine", folder / GENERATOR, count, options.tokens, 1),
+                    ("benchmarks.text_load", address, GENERATOR, count, options.tokens, 1),
+                    options.rounds,
+                )
             if ENCODER in there:
                 figures["embedding"] = embedding(registry, address, Path(scratch), options)
         figures |= under_streams(registry, Path(scratch), pictures=DETECTOR in there)
@@ -157,19 +161,23 @@ def main() -> None:
 
 def show(figures: dict[str, Any]) -> None:
     """Print the tables."""
-    head = ("streams", "engine tok/s", "server tok/s", "ratio", "wanted", "engine TTFT ms", "server TTFT ms")
-    rows = []
-    for count, each in figures["streams"].items():
-        wanted = WANTED.get(int(count), "-")
-        times = (each["engine_ttft_ms"], each["server_ttft_ms"])
-        rows.append((count, each["engine_tps"], each["server_tps"], each["ratio"], wanted, *times))
-    print_table(head, rows)
+    show_streams(figures["streams"], WANTED)
     if "embedding" in figures:
         each = figures["embedding"]
         row = (each["limit_texts_per_s"], each["server_texts_per_s"], each["ratio"], WANTED_EMBEDDING)
         print_table(("limit texts/s", "server texts/s", "ratio", "wanted"), [row])
     rest = [(name, value) for name, value in figures.items() if isinstance(value, float)]
     print_table(("under 16 streams, and peers", ""), rest)
+
+
+def show_streams(figures: dict[str, Any], wanted: Mapping[int, float]) -> None:
+    """Print what ``in_turns`` gave for each number of streams."""
+    head = ("streams", "engine tok/s", "server tok/s", "ratio", "wanted", "engine TTFT ms", "server TTFT ms")
+    rows = []
+    for count, each in figures.items():
+        times = (each["engine_ttft_ms"], each["server_ttft_ms"])
+        rows.append((count, each["engine_tps"], each["server_tps"], each["ratio"], wanted.get(int(count), "-"), *times))
+    print_table(head, rows)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ import openvino_genai as genai
 from benchmarks.text_prompts import prompts
 from openvino_llama_text.config import EngineConfig
 
-__all__ = ["run"]
+__all__ = ["follow", "open_pipeline", "run"]
 
 
 def run(pipeline: genai.ContinuousBatchingPipeline, ids: list[ov.Tensor], tokens: int) -> tuple[float, list[float]]:
@@ -28,8 +29,14 @@ def run(pipeline: genai.ContinuousBatchingPipeline, ids: list[ov.Tensor], tokens
     config.max_new_tokens, config.ignore_eos, config.apply_chat_template = tokens, True, False
     config.eos_token_id = 2
     started = time.perf_counter()
-    handles = [pipeline.add_request(number, each, config) for number, each in enumerate(ids)]
-    first: list[float | None] = [None] * len(ids)
+    return follow(pipeline, [pipeline.add_request(number, each, config) for number, each in enumerate(ids)], started)
+
+
+def follow(
+    pipeline: genai.ContinuousBatchingPipeline, handles: Sequence[genai.GenerationHandle], started: float
+) -> tuple[float, list[float]]:
+    """Step to the end of all; the seconds since ``started``, and those to each first token."""
+    first: list[float | None] = [None] * len(handles)
     while pipeline.has_non_finished_requests():
         pipeline.step()
         now = time.perf_counter() - started

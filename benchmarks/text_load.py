@@ -12,6 +12,7 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import cast
 from urllib.parse import urlsplit
@@ -20,7 +21,7 @@ import uvicorn
 
 from benchmarks.text_prompts import prompts
 
-__all__ = ["measure"]
+__all__ = ["load", "measure", "request"]
 
 
 class Stream(asyncio.Protocol):
@@ -53,14 +54,13 @@ class Stream(asyncio.Protocol):
             self.done.set_result(None)
 
 
-async def measure(address: str, model: str, streams: int, tokens: int, seed: int) -> tuple[float, list[float]]:
-    """Read so many streams at once; the seconds that took, and those to each first event."""
+async def measure(address: str, requests: Sequence[bytes], tokens: int) -> tuple[float, list[float]]:
+    """Read the streams of all requests at once; the seconds that took, and those to each first event."""
     parts = urlsplit(address)
     assert parts.hostname in ("127.0.0.1", "::1", "localhost"), "loads this machine only"
     assert parts.port
     loop = asyncio.get_running_loop()
     started = time.perf_counter()
-    requests = [_request(parts.netloc, model, prompt, tokens) for prompt in prompts(streams, seed)]
     made = await asyncio.gather(
         *(loop.create_connection(partial(Stream, each), parts.hostname, parts.port) for each in requests)
     )
@@ -71,25 +71,32 @@ async def measure(address: str, model: str, streams: int, tokens: int, seed: int
     return spent, [stream.first for _, stream in made]
 
 
-def _request(host: str, model: str, prompt: str, tokens: int) -> bytes:
-    body = json.dumps({"prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}).encode()
-    head = f"POST /infer/text/stream?model={model} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+def request(address: str, target: str, media_type: str, body: bytes) -> bytes:
+    """A POST as it is sent."""
+    head = f"POST {target} HTTP/1.1\r\nHost: {urlsplit(address).netloc}\r\nContent-Type: {media_type}\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-def main() -> None:
-    """Read the arguments, load, print."""
+def load(make: Callable[[str, str, int, int, int], Sequence[bytes]]) -> None:
+    """Read the arguments, load, print; ``make`` makes requests of address, model, streams, tokens and seed."""
     address, model = sys.argv[1:3]
     streams, tokens, rounds = map(int, sys.argv[3:6])
     rates, firsts = [], []
     for number in range(rounds + 1):
+        requests = make(address, model, streams, tokens, 1000 + number)
         with asyncio.Runner(loop_factory=uvicorn.Config("").get_loop_factory()) as runner:
-            spent, first = runner.run(measure(address, model, streams, tokens, 1000 + number))
+            spent, first = runner.run(measure(address, requests, tokens))
         if number:  # the first round warms up
             rates.append(streams * tokens / spent)
             firsts += first
     print(json.dumps({"tps": statistics.median(rates), "ttft_ms": statistics.median(firsts) * 1000}))
 
 
+def _requests(address: str, model: str, streams: int, tokens: int, seed: int) -> list[bytes]:
+    asked = {"max_tokens": tokens, "temperature": 0, "ignore_eos": True}
+    bodies = [json.dumps({"prompt": prompt, **asked}).encode() for prompt in prompts(streams, seed)]
+    return [request(address, f"/infer/text/stream?model={model}", "application/json", body) for body in bodies]
+
+
 if __name__ == "__main__":
-    main()
+    load(_requests)

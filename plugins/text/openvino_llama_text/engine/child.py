@@ -28,6 +28,7 @@ from openvino_llama_text.engine.frames import (
     Reason,
     Stepped,
     Stop,
+    joined,
     write_frame,
 )
 from openvino_llama_text.engine.generation import (
@@ -48,6 +49,13 @@ __all__ = ["main"]
 _GAP_SECONDS, _GATHER_SECONDS = 0.003, 0.024
 """An idle engine waits for others that come with the first one, while they come at such intervals, and so long at most:
 a first step for one prompt alone would keep all others waiting, and takes longer than this."""
+
+_TELL_SECONDS = 0.004
+"""A small model has a token in a fraction of this. Whoever reads sees no difference, and the server, which would wake
+up for each of them, leaves the processor to the model."""
+
+_REFUSALS = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
+"""What the exceptions of C++ become in Python: ``std::out_of_range`` is an IndexError, and so on."""
 
 _RUNNING = genai.GenerationStatus.RUNNING
 _IGNORED = genai.GenerationStatus.IGNORED
@@ -99,6 +107,10 @@ class _Loop:
         tokenizer = pipeline.get_tokenizer()
         self._lengths = PromptLengths(lambda text: int(tokenizer.encode(text).input_ids.shape[1]) if text else 0)
         self._sequences: dict[int, _Sequence] = {}
+        self._begun: set[int] = set()
+        """Sequences that have given something."""
+        self._untold: dict[int, Output] = {}
+        self._told = 0.0
 
     def run(self, commands: Commands) -> None:
         """Work until told to stop."""
@@ -135,9 +147,8 @@ class _Loop:
         if isinstance(command, Add):
             self._enter(command)
         elif isinstance(command, Cancel):
-            self._admission.leave(command.id)
-            sequence = self._sequences.pop(command.id, None)
-            if sequence:
+            self._untold.pop(command.id, None)
+            if sequence := self._leave(command.id):
                 sequence.handle.cancel()  # the next step gives its memory back
 
     def _enter(self, add: Add) -> None:
@@ -158,15 +169,15 @@ class _Loop:
         add = asked.add
         try:
             config = generation_config(add.parameters, asked.length, self._assistant_tokens)
-            self._sequences[add.id] = _Sequence(self._begun(add, config), asked)
-        except (RuntimeError, ValueError, TypeError) as error:
+            self._sequences[add.id] = _Sequence(self._begin(add, config), asked)
+        except _REFUSALS as error:
             print(f"sequence {add.id} was refused: {error}", file=sys.stderr)
             self._admission.leave(add.id)
             self._admission.after_step()
             what = "" if isinstance(add.prompt, bytes) else "the pictures, the text or "
             self._write(Failed(add.id, f"the model does not take {what}the parameters"))
 
-    def _begun(self, add: Add, config: genai.GenerationConfig) -> genai.GenerationHandle:
+    def _begin(self, add: Add, config: genai.GenerationConfig) -> genai.GenerationHandle:
         """Have the pipeline begin; pictures are encoded meanwhile."""
         prompt = add.prompt
         if isinstance(prompt, bytes):
@@ -175,23 +186,34 @@ class _Loop:
         return self._pipeline.add_request(add.id, prompt.text, pictures, config)
 
     def _tell(self) -> None:
-        """Write down what the last step gave."""
-        outputs = []
+        """Write down what the last steps gave: at once if a sequence begins or ends, else not too often."""
+        is_urgent = time.monotonic() >= self._told + _TELL_SECONDS
         for number, sequence in list(self._sequences.items()):
             output = self._read(number, sequence)
             if output:
-                outputs.append(output)
+                before = self._untold.pop(number, None)
+                self._untold[number] = joined(before, output) if before else output
+                is_urgent = is_urgent or output.reason is not None or number not in self._begun
+                self._begun.add(number)
                 if output.reason:
-                    del self._sequences[number]
-                    self._admission.leave(number)
-        self._write(Stepped(outputs, *self._gauges()))
+                    self._leave(number)
+        if is_urgent:
+            self._write(Stepped(list(self._untold.values()), *self._gauges()))
+            self._untold.clear()
+            self._told = time.monotonic()
+
+    def _leave(self, number: int) -> _Sequence | None:
+        """A sequence has ended, or nobody waits for it any more."""
+        self._admission.leave(number)
+        self._begun.discard(number)
+        return self._sequences.pop(number, None)
 
     def _read(self, number: int, sequence: _Sequence) -> Output | None:
         """What is new of a sequence; None if nothing is."""
         status = sequence.handle.get_status()
         tokens, logprobs, finish = _news(sequence, status)
         if status == _RUNNING:
-            return Output(number, tokens, logprobs) if tokens else None
+            return Output(number, tokens, logprobs, None, _known_length(sequence.asked)) if tokens else None
         prompt_tokens = self._told_length(sequence)
         if status == _IGNORED:
             return Output(number, tokens, logprobs, Reason.CONTEXT, prompt_tokens)
@@ -216,6 +238,14 @@ class _Loop:
 
     def _write(self, event: Event) -> None:
         write_frame(self._events, event)
+
+
+def _known_length(asked: _Asked) -> int:
+    """Of a prompt with pictures whose sizes have been seen before; 0 if it is not known yet, or always was.
+
+    It is told with the first tokens: a sequence that a stop string ends is cancelled, and has no end to tell it at.
+    """
+    return asked.prompt.least if asked.prompt.is_known and isinstance(asked.add.prompt, Illustrated) else 0
 
 
 def _news(

@@ -32,6 +32,7 @@ __all__ = [
     "Reason",
     "Stepped",
     "Stop",
+    "joined",
     "write_frame",
 ]
 
@@ -141,7 +142,7 @@ class LoadFailed(_Frame, frozen=True):
 
 
 class Output(_Frame, frozen=True):
-    """What one step gave one sequence."""
+    """What a step, or several quick ones, gave one sequence."""
 
     id: int
     tokens: list[int]
@@ -150,11 +151,19 @@ class Output(_Frame, frozen=True):
     reason: Reason | None = None
     """Why it has ended; None if it goes on."""
     prompt_tokens: int = 0
-    """How many tokens the prompt has turned out to have; 0 if that was known, or has been told."""
+    """How many tokens the prompt has turned out to have; 0 if that was known all along, or is not known yet."""
+
+
+def joined(first: Output, second: Output) -> Output:
+    """Two outputs of one sequence as one."""
+    prompt_tokens = max(first.prompt_tokens, second.prompt_tokens)
+    return Output(
+        second.id, first.tokens + second.tokens, first.logprobs + second.logprobs, second.reason, prompt_tokens
+    )
 
 
 class Stepped(_Frame, frozen=True):
-    """What one step gave all sequences."""
+    """What one step gave all sequences, or several quick ones."""
 
     outputs: list[Output]
     requests: int

@@ -6,7 +6,7 @@ import queue
 from collections.abc import Callable
 
 from openvino_llama import InferenceError, OpenVINOLlamaError
-from openvino_llama_text.engine.frames import Output
+from openvino_llama_text.engine.frames import Output, joined
 
 __all__ = ["Sequence"]
 
@@ -27,15 +27,10 @@ class Sequence:
 
     def take(self) -> Output:
         """Wait for the next tokens, and take all that are there; raises the error that ended the sequence."""
-        outputs = [self._next()]
-        while outputs[-1].reason is None and not self._arrived.empty():
-            outputs.append(self._next())
-        if len(outputs) == 1:
-            return outputs[0]
-        tokens = [token for output in outputs for token in output.tokens]
-        logprobs = [value for output in outputs for value in output.logprobs]
-        prompt_tokens = max(output.prompt_tokens for output in outputs)
-        return Output(self.number, tokens, logprobs, outputs[-1].reason, prompt_tokens)
+        output = self._next()
+        while output.reason is None and not self._arrived.empty():
+            output = joined(output, self._next())
+        return output
 
     def cancel(self) -> None:
         """Make ``take`` raise at once and the engine forget the sequence. From any thread, at any time."""

@@ -1,0 +1,60 @@
+"""Streams about pictures over HTTP, over openvino-genai called directly with the same pictures and questions.
+
+Server, engine and load are processes of their own; engine and server take turns. The engine is given decoded pictures;
+the server gets them as JPEG. ``--model`` takes any vision-language model's folder in optimum's layout.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from benchmarks.report import parser, write_json
+from benchmarks.text import in_turns, pulled, show_streams
+from benchmarks.vision import served
+
+MODEL = "drawn_scenes"
+WANTED = {1: 0.95, 8: 0.90}
+"""Streams -> the share of the engine's tokens per second that the server has to reach."""
+
+
+def main() -> None:
+    """Measure and print."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--tokens", type=int, default=96, help="of each stream")
+    arguments.add_argument("--streams", type=int, nargs="+", default=list(WANTED))
+    arguments.add_argument("--model", type=Path, help="folder of another model")
+    options = arguments.parse_args()
+    figures: dict[str, Any] = {"streams": {}}
+    with TemporaryDirectory() as scratch:
+        folder = _model(Path(scratch), options.model)
+        with served(Path(scratch) / "registry.json") as address:
+            for count in options.streams:
+                figures["streams"][str(count)] = in_turns(
+                    ("benchmarks.multimodal_engine", folder, count, options.tokens, 1),
+                    ("benchmarks.multimodal_load", address, MODEL, count, options.tokens, 1),
+                    options.rounds,
+                )
+    show_streams(figures["streams"], WANTED)
+    write_json(options.json, figures)
+
+
+def _model(scratch: Path, given: Path | None) -> Path:
+    """The model's folder, and a registry beside it that has it."""
+    if given is None:
+        pulled(scratch, (MODEL,))
+        return scratch / MODEL
+    folder = scratch / MODEL
+    shutil.copytree(given, folder)
+    files = {"model": f"{MODEL}/openvino_language_model.xml"}
+    entry = {"type": "multimodal", "task": "vision_language", "files": files}
+    (scratch / "registry.json").write_text(json.dumps({"models": {MODEL: entry}}))
+    return folder
+
+
+if __name__ == "__main__":
+    main()
