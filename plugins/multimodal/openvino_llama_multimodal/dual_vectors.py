@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 
 from openvino_llama import DYNAMIC, ModelConfig, Preprocessed, TensorSpec, per_model
 from openvino_llama_multimodal.config import text_half
+from openvino_llama_multimodal.dual_memory import Memory, memory_of
 from openvino_llama_multimodal.pictures import opened
 from openvino_llama_multimodal.processor import vision_of
 from openvino_llama_multimodal.questions import Picture
 from openvino_llama_text.buckets import Gathered, Part, batches, gather
 from openvino_llama_text.texts import encode_texts
+from openvino_llama_text.tokenizers import Encoding
 from openvino_llama_vision.pixels import InputPlan, plan_of
 
 __all__ = [
@@ -104,22 +106,24 @@ def inferences(config: ModelConfig, asked: Asked, finish: Finish) -> Preprocesse
 
     InvalidInputError names the picture that cannot be decoded, or the text that has no tokens, or too many.
     """
-    texts = text_of(config)
-    encodings, truncated = encode_texts(texts, asked.texts, truncate=asked.truncate) if asked.texts else ([], [])
-    tokens, pictures = sum(len(each.ids) for each in encodings), len(asked.pictures)
+    encodings, truncated = _encoded(config, asked)
+    keys = [tuple(each.ids) for each in encodings]
+    memory = memory_of(config) if asked.pictures else Memory()  # what is embedded for its own sake comes but once
+    known, pictures = memory.recall(keys), len(asked.pictures)
+    new = {key: each for key, each in zip(keys, encodings, strict=True) if key not in known}
 
     def read(rows: NDArray[np.float32]) -> Any:
-        vectors, (scale, bias) = rows[:, :-_BESIDE], rows[0, -_BESIDE:].tolist()
-        return finish(Vectors(vectors[:pictures], vectors[pictures:], scale, bias, tokens, truncated))
+        found = dict(zip(new, rows[pictures:], strict=True))
+        memory.keep(found)
+        texts = np.array([(known | found)[key] for key in keys], np.float32).reshape(len(keys), rows.shape[1])
+        scale, bias = rows[0, -_BESIDE:].tolist()
+        vectors = rows[:pictures, :-_BESIDE], texts[:, :-_BESIDE]
+        return finish(Vectors(*vectors, scale, bias, sum(map(len, keys)), truncated))
 
-    gathered = Gathered(pictures + len(encodings), read)
+    gathered = Gathered(pictures + len(new), read)
     parts = [
-        Preprocessed(_with_none(config, {PIXELS: pixels}), Part(gathered, places))
-        for places, pixels in _rendered(config, asked.pictures)
-    ]
-    parts += [
-        Preprocessed(_with_none(config, tensors), Part(gathered, [pictures + each for each in places]))
-        for places, tensors in (batches(texts, encodings) if encodings else ())
+        Preprocessed(_with_none(config, tensors), Part(gathered, rows))
+        for rows, tensors in _tensors(config, asked.pictures, list(new.values()))
     ]
     return parts[0] if len(parts) == 1 else parts
 
@@ -129,12 +133,21 @@ def collect(outputs: Mapping[str, NDArray[Any]], context: Any) -> Any:
     return gather({name: rows for name, rows in outputs.items() if len(rows)}, context)
 
 
-def _rendered(config: ModelConfig, pictures: Sequence[Picture]) -> Iterator[tuple[Sequence[int], NDArray[np.uint8]]]:
-    """Which of the pictures stand in the rows of an inference, and their pixels (pictures, height, width, channels)."""
+def _encoded(config: ModelConfig, asked: Asked) -> tuple[list[Encoding], list[int]]:
+    """The tokens of the texts, and which of them lost their end."""
+    return encode_texts(text_of(config), asked.texts, truncate=asked.truncate) if asked.texts else ([], [])
+
+
+def _tensors(
+    config: ModelConfig, pictures: Sequence[Picture], texts: Sequence[Encoding]
+) -> Iterator[tuple[Sequence[int], dict[str, NDArray[Any]]]]:
+    """Which of the pictures and, counted on, of the texts stand in the rows of an inference, and its tensors."""
     plan, most = plan_for(config), config.batching.max_batch_size or 1
     for begin in range(0, len(pictures), most):
-        several = [_render(plan, each) for each in pictures[begin : begin + most]]
-        yield range(begin, begin + len(several)), several[0] if len(several) == 1 else np.concatenate(several)
+        pixels = [_render(plan, each) for each in pictures[begin : begin + most]]  # (1, height, width, channels) each
+        yield range(begin, begin + len(pixels)), {PIXELS: np.concatenate(pixels) if len(pixels) > 1 else pixels[0]}
+    for places, tensors in batches(text_of(config), texts) if texts else ():
+        yield [len(pictures) + each for each in places], tensors
 
 
 def _render(plan: InputPlan, picture: Picture) -> NDArray[np.uint8]:

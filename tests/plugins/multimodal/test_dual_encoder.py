@@ -128,7 +128,19 @@ def test_vectors_may_be_cut(bench: Bench, model: Any) -> None:
 def test_pictures_and_texts_are_put_together(bench: Bench) -> None:
     """As many as the registry allows: five pictures are two inferences, four texts of a length are one."""
     model = bench.load(batching=Batching(max_batch_size=4))
-    assert bench.ask(model, embedding(*[item(EXACT)] * 5, *["red"] * 4)).vectors.shape == (9, 16)
+    assert bench.ask(model, embedding(*[item(EXACT)] * 5, *"abcd")).vectors.shape == (9, 16)
+    assert len(bench.observer.batches) == 3
+
+
+def test_texts_that_were_compared_before_are_not_computed_again(bench: Bench, model: Any) -> None:
+    """The second request is one inference, of the picture alone; a text more, and it is two."""
+    first = bench.match(model, EXACT, CLIP.texts, embeddings="1")
+    bench.observer.batches.clear()
+    assert bench.match(model, EXACT, CLIP.texts, embeddings="1") == first
+    assert len(bench.observer.batches) == 1
+    found = bench.match(model, EXACT, [*reversed(CLIP.texts), "dog", "dog"], embeddings="1")
+    assert found.embeddings.texts[:5] == first.embeddings.texts[::-1]
+    assert found.embeddings.texts[5] == found.embeddings.texts[6]
     assert len(bench.observer.batches) == 3
 
 
@@ -138,6 +150,7 @@ def test_requests_at_the_same_time_do_not_mix(bench: Bench) -> None:
     shades = [file_of(Image.new("RGB", (32, 32), (shade, 255 - shade, 90))) for shade in range(0, 250, 25)]
     asked = [form([shade], [f"number {place}"], {"embeddings": "1"}) for place, shade in enumerate(shades)]
     alone = [bench.ask(model, each) for each in asked]
+    model = bench.load(limits=Limits(workers=1))  # another one: it remembers none of the texts
     together = [job.future.result(60) for job in [bench.submit(model, each) for each in asked]]
     assert together == alone
     assert len({tuple(each.embeddings.image) for each in alone}) == len(shades)
