@@ -9,11 +9,12 @@ from PIL import Image
 
 from openvino_llama import InputTooLargeError, InvalidInputError, RequestError
 from openvino_llama_multimodal.questions import Picture
-from openvino_llama_vision.images import OpenedPicture, max_pixels_allowed, open_picture, recognized
+from openvino_llama_vision.images import MEDIA_TYPES, OpenedPicture, max_pixels_allowed, open_picture, recognized
 
 __all__ = ["decode", "opened"]
 
 _UNSTATED = ("", "application/octet-stream")
+_ALSO_WRITTEN = {"image/jpg": "image/jpeg"}
 
 
 def decode(picture: Picture, at_least: tuple[int, int] | None = None) -> Image.Image:
@@ -34,9 +35,11 @@ def opened(picture: Picture) -> Iterator[OpenedPicture]:
 
 
 def _open(picture: Picture) -> OpenedPicture:
-    media_type = picture.media_type
-    if media_type in _UNSTATED:
-        media_type = recognized(picture.body) or media_type
+    found = recognized(picture.body)
+    if picture.body and found is None:
+        raise InvalidInputError(f"it is no picture of a known format; expected one of {', '.join(MEDIA_TYPES)}")
+    stated = _ALSO_WRITTEN.get(picture.media_type, picture.media_type)
+    media_type = found if found and stated in _UNSTATED else stated
     return open_picture(picture.body, media_type, max_pixels_allowed())
 
 

@@ -33,6 +33,8 @@ _MARKS = ("<ov_genai_", "<image>", "</image>", "<|image_", "<start_of_image>")
 """Beginnings of what openvino-genai takes for a picture, for some architectures no special token of the tokenizer."""
 _MOST_ASPECT = 100
 """Longer side to shorter one. What scales the shorter side up to its size would make the longer one endless."""
+_AS_IT_IS = "{{ messages[0].content }}"
+"""The template of a text that is to be continued."""
 
 
 class Context(msgspec.Struct, frozen=True):
@@ -69,7 +71,9 @@ def preprocess(config: ModelConfig, request: InferenceRequest) -> Preprocessed:
         "sizes": sizes,
         "parameters": np.frombuffer(generation.engine_parameters(sampling, logprobs=True), np.uint8),
     }
-    return Preprocessed(tensors, Context(Answer(asked, sampling, tokenizer, []), asked is request.parameters))
+    answer = Answer(asked, sampling, tokenizer, [])
+    answer.prompt_tokens = tokens + len(question.pictures)  # at least; the engine tells how many there are
+    return Preprocessed(tensors, Context(answer, asked is request.parameters))
 
 
 def postprocess(
@@ -94,6 +98,8 @@ def _prompt(config: ModelConfig, asked: GenerationRequest, tokenizer: Tokenizer,
     ids = tokenizer.encode(
         rendered.replace(PICTURE, ""), add_special_tokens=False, most=generation.max_prompt(text_half(config))
     )
+    if not ids and not pictures:
+        raise InvalidInputError("prompt: expected some text, got none")
     first, *others = _with_one_begin(rendered, tokenizer).replace(BREAK, " ").split(PICTURE)
     return first + "".join(f"<ov_genai_image_{index}>{each}" for index, each in enumerate(others)), len(ids)
 
@@ -103,13 +109,13 @@ def _rendered(config: ModelConfig, asked: GenerationRequest) -> str:
     if asked.messages is None:
         if not isinstance(asked.prompt, str):
             raise InvalidInputError("prompt: expected a text; this model takes no tokens")
-        return asked.prompt
+        return _plain_template_of(config).render([{"content": asked.prompt.replace(PICTURE, "\ufffd")}])
     try:
         template = _template_of(config)
     except InvalidInputError:
         if len(asked.messages) > 1:
             raise
-        return asked.messages[0].content
+        template = _plain_template_of(config)
     messages = [msgspec.to_builtins(message) for message in asked.messages]
     return template.render(messages, **asked.template_variables)
 
@@ -117,6 +123,12 @@ def _rendered(config: ModelConfig, asked: GenerationRequest) -> str:
 @per_model
 def _template_of(config: ModelConfig) -> ChatTemplate:
     return read_chat_template(text_half(config), _MARKS)
+
+
+@per_model
+def _plain_template_of(config: ModelConfig) -> ChatTemplate:
+    """What leaves a text as it is, but for what clients cannot say."""
+    return ChatTemplate(_AS_IT_IS, special_texts=(*find_tokenizer(text_half(config)).special_texts, *_MARKS))
 
 
 def _with_one_begin(text: str, tokenizer: Tokenizer) -> str:
@@ -149,6 +161,6 @@ def _shown(picture: Picture, most: int) -> NDArray[np.uint8]:
             f"one side may be {_MOST_ASPECT} times as long as the other"
         )
     if longer > most:
-        size = (max(1, round(side * most / longer)) for side in image.size)
-        image = image.resize(tuple(size), Image.Resampling.BICUBIC)
+        width, height = (max(1, round(side * most / longer)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(image)

@@ -44,7 +44,7 @@ class IllustratedEmbeddingRequest(msgspec.Struct, frozen=True, forbid_unknown_fi
     """What routes hand over for models that embed pictures, too; the answer is ``Embeddings``."""
 
     input: Annotated[tuple[str | Attachment, ...], msgspec.Meta(min_length=1, max_length=MOST_TEXTS)]
-    dimensions: int | None = None
+    dimensions: Annotated[int, msgspec.Meta(ge=1, le=1 << 31)] | None = None
     truncate: bool = True
 
 

@@ -189,11 +189,13 @@ class EmbeddingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         if not isinstance(given, str):
             items = [read_item(each, f"input[{index}]") for index, each in enumerate(given)]
             if any(isinstance(each, Attachment) for each in items):
-                return IllustratedEmbeddingRequest(tuple(items), self.dimensions, self.truncate)
+                return self._converted(items, IllustratedEmbeddingRequest)
             given = [str(each) for each in items]
+        return self._converted(given, EmbeddingRequest)
+
+    def _converted(self, given: Any, kind: type[Body]) -> Body:
         try:
-            stated = {"input": given, "dimensions": self.dimensions, "truncate": self.truncate}
-            return msgspec.convert(stated, EmbeddingRequest)
+            return msgspec.convert({"input": given, "dimensions": self.dimensions, "truncate": self.truncate}, kind)
         except msgspec.ValidationError as error:
             raise InvalidInputError(f"the body: {error}") from error
 
