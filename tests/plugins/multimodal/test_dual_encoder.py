@@ -161,7 +161,7 @@ def test_one_request_that_fails_leaves_the_others(bench: Bench) -> None:
     """A picture that is none is its sender's trouble alone."""
     model = bench.load(limits=Limits(workers=1))
     jobs = [bench.submit(model, form([each], ["red"])) for each in (EXACT, b"none", EXACT)]
-    with pytest.raises(InvalidInputError, match="^image: .*picture"):
+    with pytest.raises(InvalidInputError, match=r"^image: .*picture"):
         jobs[1].future.result(60)
     assert jobs[0].future.result(60) == jobs[2].future.result(60)
 
