@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -161,3 +162,46 @@ def test_nothing_that_was_not_asked_for() -> None:
     answer.add(ids("🙂")[:1], [])
     assert answer.news() is None
     assert answer.whole().token_ids == []
+
+
+def test_confidence() -> None:
+    """The geometric mean of the tokens' probabilities, also if nobody has asked to see them."""
+    answer = begun()
+    assert answer.confidence == 0
+    answer.add(ids("the end")[:1], [math.log(0.5)])
+    assert answer.confidence == pytest.approx(0.5)
+    answer.add(ids("the end")[:1], [math.log(0.125)])
+    assert answer.confidence == pytest.approx(0.25)
+    assert answer.whole().logprobs == []
+    news = answer.news()
+    assert news
+    assert news.logprobs == []
+
+
+def test_confidence_of_what_is_shown() -> None:
+    """Tokens behind a stop string count for nothing."""
+    answer = begun(stop="quick")
+    tokens = ids("the quick brown fox")
+    taken = answer.add(tokens, [-1.0] * len(tokens))
+    assert 0 < taken < len(tokens)
+    assert answer.confidence == pytest.approx(math.exp(-1))
+    behind = begun(stop="quick")
+    behind.add(tokens, [-1.0] * taken + [-50.0] * (len(tokens) - taken))
+    assert behind.confidence == answer.confidence
+
+
+def test_confidence_is_zero_if_nothing_is_known() -> None:
+    """Of tokens without probabilities."""
+    answer = begun()
+    answer.add(ids("the end"), [])
+    assert answer.confidence == 0
+
+
+def test_a_prompt_may_be_more_than_its_tokens() -> None:
+    """What the engine has counted, pictures and all, is what usage says."""
+    answer = begun("a prompt")
+    assert answer.whole().usage.prompt_tokens == len(ids("a prompt"))
+    answer.prompt_tokens = 600
+    grown(answer, [*ids("the end"), END])
+    usage = answer.whole().usage
+    assert (usage.prompt_tokens, usage.total_tokens) == (600, 600 + usage.completion_tokens)

@@ -254,3 +254,56 @@ def test_the_template_of_a_gguf_conversion(smollm2: Path) -> None:
     assert chat_template_of(model(smollm2, chat_template="{{ bos_token }}{{ eos_token }}")).render(HELLO) == (
         "<|im_start|><|im_end|>"
     )
+
+
+LLAVA = (
+    "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': '}}{% endif %}"
+    "{# Render all images first #}{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}"
+    "{{ '<image>\n' }}{% endfor %}{# Render all text next #}{% if message['role'] != 'assistant' %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}{{ content['text'] + ' '}}"
+    "{% endfor %}{% else %}{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{% generation %}{{ content['text'] + ' '}}{% endgeneration %}{% endfor %}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+"""As llava-hf/llava-1.5-7b-hf has it."""
+BOTH = (
+    "{% for m in messages %}{{ m.role }}: {% if m.content is string %}{{ m.content }}{% else %}"
+    "{% for part in m.content %}{{ part.text }}{% endfor %}{% endif %};{% endfor %}"
+)
+STRINGS = "{% for m in messages %}{{ m.role + ': ' + m.content + ';' }}{% endfor %}"
+TALK: list[dict[str, Any]] = [
+    {"role": "user", "content": "\ufdd1Who?"},
+    {"role": "assistant", "content": "A cat."},
+    {"role": "user", "content": "Sure?"},
+]
+
+
+def test_templates_that_want_parts() -> None:
+    """Are given each text as one; where pictures stand is not theirs to say."""
+    text = render(LLAVA, TALK)
+    assert text == "USER: \ufdd1Who? ASSISTANT: A cat. USER: Sure? ASSISTANT:"
+
+
+@pytest.mark.parametrize("source", [STRINGS, BOTH])
+def test_templates_that_take_texts(source: str) -> None:
+    """Are given texts, also if they would take parts."""
+    assert render(source, TALK) == "user: \ufdd1Who?;assistant: A cat.;user: Sure?;"
+
+
+@pytest.mark.parametrize("source", [LLAVA, BOTH, STRINGS])
+def test_special_tokens_in_parts(source: str) -> None:
+    """Nobody can say one, whatever form the template wants."""
+    template = ChatTemplate(source, special_texts=["</s>", "<image>"])
+    text = template.render([{"role": "user", "content": "a</s><image>b"}])
+    assert f"a<{BREAK}/s><{BREAK}image>b" in text
+
+
+def test_parts_that_are_given_stay() -> None:
+    """Messages that have parts already are not wrapped once more."""
+    parts = [{"type": "text", "text": "a"}, {"type": "image"}]
+    assert "<image>\na" in render(LLAVA, [{"role": "user", "content": parts}])
+
+
+def test_templates_that_show_nothing() -> None:
+    """Are given texts as they came: there is no form that they want."""
+    assert render("{{ messages[0].content is string }}") == "True"

@@ -9,10 +9,13 @@ import pytest
 from openai.types.chat import ChatCompletionMessage
 
 from openvino_llama import InvalidInputError
-from openvino_llama_text.openai.bodies import ChatBody, CompletionBody
-from openvino_llama_text.requests import GenerationRequest, Message
+from openvino_llama_text.embedding import EmbeddingRequest, IllustratedEmbeddingRequest
+from openvino_llama_text.openai.bodies import ChatBody, CompletionBody, EmbeddingBody
+from openvino_llama_text.requests import PICTURE, Attachment, GenerationRequest, IllustratedRequest, Message
 
 USER = {"role": "user", "content": "a"}
+URI = "data:image/png;base64,AAEC"
+IMAGE = {"type": "image_url", "image_url": {"url": URI}}
 
 
 def chat(**stated: Any) -> GenerationRequest:
@@ -107,3 +110,74 @@ def test_options_of_streams_are_for_streams() -> None:
     assert chat(stream=True, stream_options={"include_usage": True})
     with pytest.raises(InvalidInputError, match=r"^stream_options: "):
         chat(stream_options={"include_usage": True})
+
+
+def test_pictures_in_several_messages() -> None:
+    """Each has a mark where it stood, and all of them come in their order, with everything else that was stated."""
+    messages = [
+        {"role": "user", "content": [{"type": "text", "text": "this: "}, IMAGE]},
+        {"role": "assistant", "content": "a cat"},
+        {"role": "user", "content": [IMAGE, IMAGE, {"type": "text", "text": "and these?"}]},
+    ]
+    asked = chat(messages=messages, max_tokens=5, logprobs=True, chat_template_kwargs={"x": 1})
+    assert isinstance(asked, IllustratedRequest)
+    assert [message.content for message in asked.messages or []] == [
+        f"this: {PICTURE}",
+        "a cat",
+        f"{PICTURE}{PICTURE}and these?",
+    ]
+    places = ("messages[0].content[1]", "messages[2].content[0]", "messages[2].content[1]")
+    assert asked.pictures == tuple(Attachment(f"{place}.image_url.url", "image/png", "AAEC") for place in places)
+    assert (asked.max_tokens, asked.logprobs, asked.template_variables) == (5, True, {"x": 1})
+
+
+def test_without_pictures_it_is_a_request_for_texts() -> None:
+    """Which models that take none answer, too."""
+    assert type(chat(messages=[{"role": "user", "content": [{"type": "text", "text": "a"}]}])) is GenerationRequest
+
+
+def test_marks_of_clients_are_no_pictures() -> None:
+    """Whether as a text or as a part."""
+    for content in (PICTURE, [{"type": "text", "text": PICTURE}]):
+        asked = chat(messages=[{"role": "user", "content": content}])
+        assert type(asked) is GenerationRequest
+        assert [message.content for message in asked.messages or []] == ["\ufffd"]
+
+
+def embedding(given: Any, **stated: Any) -> EmbeddingRequest | IllustratedEmbeddingRequest:
+    return msgspec.convert({"input": given} | stated, EmbeddingBody).asked()
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ("a", "a"),
+        (["a", "b"], ["a", "b"]),
+        ([{"text": "a"}, "b"], ["a", "b"]),
+    ],
+)
+def test_texts_to_embed(given: Any, asked: Any) -> None:
+    """Are a request for texts, which models of texts answer."""
+    assert embedding(given, dimensions=3) == EmbeddingRequest(asked, 3)
+
+
+def test_pictures_to_embed() -> None:
+    """Beside texts, in their order."""
+    picture = Attachment("input[1].image", "image/png", "AAEC")
+    found = embedding(["a", {"image": URI}, {"text": "b"}], truncate=False)
+    assert found == IllustratedEmbeddingRequest(("a", picture, "b"), None, truncate=False)
+
+
+@pytest.mark.parametrize("item", ["a", {"image": URI}])
+@pytest.mark.parametrize("stated", [{"dimensions": 0}, {"dimensions": -1}, {"dimensions": 1 << 40}])
+def test_wrong_dimensions(item: Any, stated: dict[str, Any]) -> None:
+    """Are refused by name, with pictures and without."""
+    with pytest.raises(InvalidInputError, match=r"^the body: .*\$\.dimensions"):
+        embedding([item], **stated)
+
+
+@pytest.mark.parametrize("items", [[], ["a"] * 2049, [{"image": URI}] * 2049], ids=["none", "texts", "pictures"])
+def test_wrong_numbers_of_items(items: list[Any]) -> None:
+    """At least one, and no more than a request may have."""
+    with pytest.raises(InvalidInputError, match=r"^the body: .*\$\.input"):
+        embedding(items)
