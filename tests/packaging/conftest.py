@@ -18,6 +18,7 @@ SOURCES = {
     "openvino_llama": ROOT,
     "openvino_llama_text": ROOT / "plugins" / "text",
     "openvino_llama_vision": ROOT / "plugins" / "vision",
+    "openvino_llama_multimodal": ROOT / "plugins" / "multimodal",
     "openvino_llama_anomaly": ROOT / "examples" / "plugin-anomaly",
 }
 """Name of the distribution, as its files have it -> the folder of its pyproject.toml."""
@@ -125,10 +126,10 @@ def text_environment(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="session")
-def both_environment(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """The server and both plugins."""
-    environment = Environment(tmp_path_factory.mktemp("both"))
-    environment.install(*(wheels[f"openvino_llama{name}"] for name in ("", "_text", "_vision")))
+def all_environment(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """The server and all plugins of this repository."""
+    environment = Environment(tmp_path_factory.mktemp("all"))
+    environment.install(*(wheels[f"openvino_llama{name}"] for name in ("", "_text", "_vision", "_multimodal")))
     return environment
 
 

@@ -76,6 +76,7 @@ class Gathered:
             self.rows[text] = row
 
     def answer(self) -> Any:
+        """What is made of all rows, once they are there."""
         return self._finish(np.stack(self.rows))
 
 
@@ -89,6 +90,7 @@ class Part:
 
     @property
     def is_whole(self) -> bool:
+        """Whether it is the only inference of its request."""
         return len(self.texts) == len(self.gathered.rows)
 
 

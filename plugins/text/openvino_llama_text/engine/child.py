@@ -35,6 +35,7 @@ from openvino_llama_text.engine.generation import (
     BLOCK_TOKENS,
     cache_blocks,
     generation_config,
+    load_failure,
     open_pipeline,
     picture_tensor,
     prompt_tensor,
@@ -276,7 +277,7 @@ def _loaded(load: Load, events: IO[bytes]) -> _Loop | None:
         pipeline = open_pipeline(load, blocks)
     except Exception as error:
         print(f"the model could not be loaded: {error}", file=sys.stderr)
-        write_frame(events, LoadFailed("openvino-genai could not load the model; the log has its reasons"))
+        write_frame(events, LoadFailed(load_failure(error)))
         return None
     assistant_tokens = load.num_assistant_tokens if load.draft_model else 0
     sizes = (load.max_context, blocks * BLOCK_TOKENS - assistant_tokens if blocks else None)

@@ -8,6 +8,7 @@ other logits. Log-probabilities are those of the token that was taken, no others
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ __all__ = [
     "cache_blocks",
     "generation_config",
     "ir_path",
+    "load_failure",
     "open_pipeline",
     "picture_tensor",
     "prompt_tensor",
@@ -36,6 +38,7 @@ BLOCK_TOKENS = 32
 """Tokens of one block of the cache on a CPU."""
 _UNBOUNDED_SHARE = 4
 """The cache takes at most one part in so many of the machine's memory, if the entry states nothing."""
+_UNKNOWN = re.compile(r"Unsupported '([\w.-]{1,64})' VLM model type")
 _COLDEST = 1e-4
 """Logits divided by less overflow; the most likely token is all that is left long before."""
 
@@ -57,6 +60,14 @@ def open_pipeline(load: Load, blocks: int) -> genai.ContinuousBatchingPipeline:
         # In the other modes adapters take part only in what ``generate`` is asked, not in ``add_request``.
         properties["adapters"] = genai.AdapterConfig(pairs, mode=genai.AdapterConfig.Mode.MODE_STATIC)
     return genai.ContinuousBatchingPipeline(load.model, scheduler, load.device, properties)
+
+
+def load_failure(error: Exception) -> str:
+    """What may be told of why a model could not be loaded; the log has the rest."""
+    unknown = _UNKNOWN.search(str(error))
+    if unknown:
+        return f"openvino-genai {genai.__version__.partition('-')[0]} does not know the architecture {unknown[1]!r}"
+    return "openvino-genai could not load the model; the log has its reasons"
 
 
 def generation_config(parameters: EngineParameters, max_tokens: int, assistant_tokens: int) -> genai.GenerationConfig:
