@@ -1,4 +1,4 @@
-"""Writes ``tests/models/tiny-captioner`` and ``tiny-reader``: encoder-decoders of random weights as optimum exports them.
+"""Writes ``tests/models/tiny-captioner`` and ``tiny-reader``: encoder-decoders of random weights, as optimum has them.
 
 The one has a decoder of GPT-2's kind, as ViT-GPT2 has; the other one TrOCR's. What transformers makes of some pictures
 stands beside each, in ``golden.json``. Run in an environment with torch, transformers, optimum-intel and scikit-image:
@@ -88,7 +88,7 @@ def pictures() -> dict[str, Image.Image]:
 
 @torch.no_grad()
 def golden(folder: Path) -> list[dict[str, Any]]:
-    """The greedy tokens of transformers in float32 and their log-probabilities: for each picture, and after a prompt."""
+    """The greedy tokens of transformers in float32 and their log-probabilities: of each picture, and after a prompt."""
     found, processor = VisionEncoderDecoderModel.from_pretrained(folder), ViTImageProcessorPil.from_pretrained(folder)
     words = PreTrainedTokenizerFast.from_pretrained(folder)
     answers = []

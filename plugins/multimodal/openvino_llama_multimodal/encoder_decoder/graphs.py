@@ -17,6 +17,7 @@ from openvino import opset13 as ops
 from openvino.passes import MakeStateful, Manager
 
 from openvino_llama import ConfigError, ModelConfig
+from openvino_llama_multimodal.encoder_decoder.attention import name_attention
 from openvino_llama_multimodal.processor import vision_of
 from openvino_llama_vision.graph import fix_size, take_pixels
 from openvino_llama_vision.reduction import sizes
@@ -97,6 +98,7 @@ def _fix_shapes(config: ModelConfig, decoder: ov.Model, hidden: Any) -> None:
     except RuntimeError as error:
         raise ConfigError(f"model {config.name!r}: the decoder does not take what the encoder gives") from error
     _settle_shapes(decoder)
+    name_attention(decoder)
 
 
 def _check_width(config: ModelConfig, wanted: int, hidden: Any) -> None:
@@ -169,10 +171,23 @@ def _replace(model: ov.Model, name: str, output: Any) -> None:
 
 
 def _stateful(decoder: ov.Model, caches: Iterable[str]) -> None:
-    """Have the decoder keep its cache; it is empty after a reset."""
+    """Have the decoder keep its cache; it is empty after a reset.
+
+    The state begins with something of no length, and is read through a choice of rows that all share, as for beams
+    (there is one here). So OpenVINO's attention knows it, and appends to the cache in place. Else it is copied for each
+    token, by code that is compiled for each length, and kept.
+    """
     manager = Manager()
     manager.register_pass(MakeStateful({name: name.replace(_PAST, _PRESENT) for name in caches}))
     manager.run_passes(decoder)
+    only = ops.constant(np.array([0], np.int32))
+    for state in [node for node in decoder.get_ordered_ops() if node.get_type_name() == "ReadValue"]:
+        shape = [max(size, 0) for size in sizes(state.output(0))]
+        targets = list(state.output(0).get_target_inputs())
+        state.set_arguments([ops.broadcast(np.float32(0), np.array(shape)).output(0)])
+        rows = ops.gather(state, only, np.int64(0))
+        for each in targets:
+            each.replace_source_output(rows.output(0))
 
 
 def _giving(encoder: ov.Model, outputs: dict[str, Any]) -> ov.Model:

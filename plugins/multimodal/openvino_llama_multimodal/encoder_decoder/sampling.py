@@ -71,18 +71,17 @@ class Sampler:
         return int(tokens[min(place, len(tokens) - 1)])
 
     def _candidates(self, probabilities: Floats) -> NDArray[np.int64]:
-        """The tokens that may be drawn, the most probable one first; of equal ones, the lower id."""
+        """The tokens that may be drawn."""
         options = self._parameters
-        order = np.argsort(-probabilities, kind="stable")
-        sorted_ = probabilities[order]
-        kept = sorted_ > 0
-        kept &= sorted_ >= options.min_p * sorted_[0]
-        if options.top_k:
-            kept[options.top_k :] = False
-        sorted_ = np.where(kept, sorted_, 0.0)
-        before = sorted_.cumsum() - sorted_
-        kept &= before < options.top_p * sorted_.sum()
-        return order[kept]
+        least = max(options.min_p * probabilities.max(), np.finfo(np.float64).tiny)
+        tokens = np.flatnonzero(probabilities >= least)
+        if not options.top_k and options.top_p == 1:
+            return tokens
+        order = np.argsort(-probabilities[tokens], kind="stable")  # of equal ones, the lower id comes first
+        tokens = tokens[order][: options.top_k or None]
+        left = probabilities[tokens]
+        nucleus: NDArray[np.int64] = tokens[left.cumsum() - left < options.top_p * left.sum()]
+        return nucleus
 
 
 def _log_sum(logits: Floats) -> float:
