@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ovllama(site: Path, *arguments: str, stdin: bytes = b"", **variables: str) -> subprocess.CompletedProcess[bytes]:
     """Run the command as somebody would, with the tiny plugin installed."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("OVLLAMA", "MODEL_", "DEFAULT_"))}
-    own = {"PYTHONPATH": str(site), "OVLLAMA_CACHE_DIR": "", "OVLLAMA_DISABLED_PLUGINS": "vision,text"}
+    own = {"PYTHONPATH": str(site), "OVLLAMA_CACHE_DIR": "", "OVLLAMA_DISABLED_PLUGINS": "vision,text,multimodal"}
     env = kept | own | variables
     command = [sys.executable, "-m", "openvino_llama", *arguments]
     return subprocess.run(command, input=stdin, capture_output=True, env=env, timeout=60, check=False)

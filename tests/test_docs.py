@@ -34,6 +34,9 @@ from openvino_llama.server.metrics import Metrics
 from openvino_llama.server.problems import STATUSES
 from openvino_llama.server.settings import _VARIABLES, Settings, _default_models
 from openvino_llama.sources import read_index
+from openvino_llama_multimodal.config import MultimodalConfig
+from openvino_llama_multimodal.description import Description
+from openvino_llama_multimodal.dual_matching import Match
 from openvino_llama_text.classification import ClassificationRequest
 from openvino_llama_text.config import Adapter, EngineConfig, TextConfig
 from openvino_llama_text.convert.choice import WEIGHTS
@@ -45,7 +48,8 @@ from openvino_llama_text.rerank import RerankRequest
 README = ROOT / "README.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
 TEXT = ROOT / "plugins" / "text"
-PLUGINS = (ROOT / "plugins" / "vision", TEXT)
+MULTIMODAL = ROOT / "plugins" / "multimodal"
+PLUGINS = (ROOT / "plugins" / "vision", TEXT, MULTIMODAL)
 METHODS = "GET|POST|PUT|DELETE"
 PLUGIN_ONLY = re.compile(r"/infer/(?!image$|text$|text/stream$)")
 """Routes of plugins that documents make up or that are examples."""
@@ -377,6 +381,14 @@ def test_the_fields_of_openais_requests_are_documented() -> None:
             assert f"`{field}`" in section, field
     for weights in WEIGHTS:
         assert f"`{weights}`" in text(TEXT / "README.md"), weights
+
+
+def test_the_fields_of_a_multimodal_models_config_are_documented() -> None:
+    """In the plugin's README, and no others; likewise the fields of its answers."""
+    page = MULTIMODAL / "README.md"
+    assert table(page, "Configuration") == set(MultimodalConfig.__struct_fields__)
+    assert set(Description.__struct_fields__) <= table(page, "Vision-language models")
+    assert set(Match.__struct_fields__) <= table(page, "Dual encoders")
 
 
 # ---- code -----------------------------------------------------------------------------------------------------------

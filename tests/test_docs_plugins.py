@@ -35,7 +35,7 @@ class Desk:
         self.environment = os.environ | {
             "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(site),
-            "OVLLAMA_DISABLED_PLUGINS": "text,vision",
+            "OVLLAMA_DISABLED_PLUGINS": "multimodal,text,vision",
             "OVLLAMA_CACHE_DIR": "",
         }
         self._install(site)

@@ -462,7 +462,7 @@ def test_the_project_s_registry() -> None:
     """
     root = Path(__file__).parent.parent
     index = read_index(
-        [root / "plugins" / name / f"openvino_llama_{name}" / "index.json" for name in ("text", "vision")]
+        [root / "plugins" / name / f"openvino_llama_{name}" / "index.json" for name in ("text", "vision", "multimodal")]
     )
     made = {"model": "model.xml", "weights": "model.bin", "tokenizer": "tokenizer.xml"}
     starters = {

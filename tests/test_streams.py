@@ -559,3 +559,16 @@ def test_errors_reach_the_event_loop(bench: Bench) -> None:
     seen, error = asyncio.run(read())
     assert seen == [5]
     assert isinstance(error, InferenceError)
+
+
+def test_a_guest_that_has_grown_large_is_not_kept(bench: Bench) -> None:
+    """A model that streams has many workers, and a guest's memory never shrinks."""
+    model = bench.model()
+    graph = bench.graph(model)
+    assert Stream(model).answer()["seen"] == [3, 2, 1]
+    kept = graph.contexts
+    assert Stream(model).answer()["seen"] == [3, 2, 1]
+    assert graph.contexts == kept
+    assert Stream(model, padded="x" * (20 << 20)).answer()["seen"] == [3, 2, 1]
+    assert Stream(model).answer()["seen"] == [3, 2, 1]
+    assert graph.contexts == kept + 1

@@ -53,6 +53,8 @@ logger = logging.getLogger(__name__)
 
 _STUCK_SECONDS = 5.0
 _NICE = 10
+_LARGEST_GUEST = 16 << 20
+"""Bytes of linear memory that a guest of a model that streams keeps from request to request."""
 _BROKEN = (GuestTrapError, DeadlineExceededError, LimitError, RequestCancelledError)
 """Errors after which a guest's state is not to be trusted: it is replaced."""
 
@@ -166,7 +168,9 @@ class Runner:
     def _work(self, started: Future[None]) -> None:
         if self._makes_way:
             _make_way()
-        guests = _Guests(self._make_guest, keep=not self._per_request)
+        # A model that streams has many workers: what one large picture took must not stay with each of them.
+        largest = _LARGEST_GUEST if self._streams else sys.maxsize
+        guests = _Guests(self._make_guest, 0 if self._per_request else largest)
         try:
             with guests.one():
                 pass
@@ -370,9 +374,10 @@ class _Flow:
 class _Guests:
     """The guest of one worker: kept, or made anew for each inference; replaced when it broke."""
 
-    def __init__(self, make: Callable[[], Guest], *, keep: bool) -> None:
+    def __init__(self, make: Callable[[], Guest], largest: int) -> None:
+        """One is kept while its memory has at most ``largest`` bytes."""
         self._make = make
-        self._keep = keep
+        self._largest = largest
         self._guest: Guest | None = None
 
     @contextmanager
@@ -385,7 +390,7 @@ class _Guests:
             self.drop()
             raise
         finally:
-            if not self._keep:
+            if self._guest and self._guest.memory_bytes > self._largest:
                 self.drop()
 
     def drop(self) -> None:

@@ -90,6 +90,11 @@ class Guest:
         """Time that the last inference spent in the backend."""
         return self._instance.nn.compute_seconds
 
+    @property
+    def memory_bytes(self) -> int:
+        """Size of its linear memory, which never shrinks."""
+        return len(self._instance.memory)
+
     def infer(self, batch: Sequence[Tensors], deadline: Deadline | None = None) -> dict[str, NDArray[Any]] | StreamEnd:
         """Run one inference over the tensors of one or more requests, put together along their first dimension.
 
