@@ -119,7 +119,7 @@ def test_the_end_waits_for_the_least_number_of_tokens() -> None:
 
 def test_a_seed_repeats_a_sequence() -> None:
     """Another one gives another, and none is different each time."""
-    draw = {"temperature": 1.0}
+    draw: dict[str, Any] = {"temperature": 1.0}
     assert _chosen(sampler(seed=7, **draw), LOGITS, 30) == _chosen(sampler(seed=7, **draw), LOGITS, 30)
     assert _chosen(sampler(seed=7, **draw), LOGITS, 30) != _chosen(sampler(seed=8, **draw), LOGITS, 30)
     assert _chosen(sampler(**draw), LOGITS, 30) != _chosen(sampler(**draw), LOGITS, 30)
