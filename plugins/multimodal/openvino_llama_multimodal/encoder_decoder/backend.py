@@ -49,14 +49,13 @@ class EncoderDecoderBackend:
         core = self._opened()
         facts = decoder_facts_of(config)
         limits = Limits(facts.positions, frozenset(facts_of(text_of(config)).eos_token_ids))
-        encoder, decoder = join(
-            config, read_encoder(core, config), read_decoder(core, config), partial(read_first_decoder, core, config)
-        )
+        graphs = read_encoder(core, config), read_decoder(core, config)
         properties = _PROPERTIES | _OF_DEVICE.get(config.device, {}) | dict(config.properties)
         try:
+            encoder, decoder = join(config, *graphs, partial(read_first_decoder, core, config))
             compiled = tuple(core.compile_model(each, config.device, properties) for each in (encoder, decoder))
         except (RuntimeError, TypeError, ValueError) as error:
-            raise ModelLoadError("OpenVINO could not compile the encoder or the decoder") from error
+            raise ModelLoadError("OpenVINO could not join and compile the encoder and the decoder") from error
         graph = EncoderDecoderGraph(compiled[0], compiled[1], limits)
         graph.try_out(facts.start)
         return graph

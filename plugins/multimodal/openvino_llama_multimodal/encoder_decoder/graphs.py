@@ -69,8 +69,11 @@ def _with_pixels(config: ModelConfig, encoder: ov.Model) -> tuple[ov.Model, Any]
     if len(encoder.inputs) != 1:
         taken = ", ".join(port.any_name for port in encoder.inputs)
         raise ConfigError(f"model {config.name!r}: expected an encoder that takes one picture, got the inputs {taken}")
-    layout = fix_size(half, encoder, one=True)
-    encoder = take_pixels(half, encoder, layout)
+    try:
+        encoder = take_pixels(half, encoder, fix_size(half, encoder, one=True))
+    except RuntimeError as error:
+        size = list((half.config.input_shape or ())[2:])
+        raise ConfigError(f"model {config.name!r}: the encoder does not take pictures of the size {size}") from error
     hidden = encoder.output(_LAST if _gives(encoder, _LAST) else 0).get_node().input_value(0)
     if -1 in sizes(encoder.input(0)) or len(sizes(hidden)) != 3:
         raise ConfigError(
