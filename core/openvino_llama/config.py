@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -155,8 +155,9 @@ class ModelType(msgspec.Struct, frozen=True, kw_only=True):
     """Last part of the route: ``image`` for ``POST /infer/image``."""
     accepts: tuple[str, ...]
     """Media types of the request's body: ``image/png``; ``multipart/form-data`` gives the parts one by one."""
-    file_part: str = ""
-    """Where ``multipart/form-data`` is accepted: the part that a file is if nothing says which, on the command line."""
+    parts: Mapping[str, Literal["file", "text"]] = {}
+    """Where ``multipart/form-data`` is accepted: its parts that are no parameters, and what each is. The first file is
+    the one that a file on the command line is."""
     produces: tuple[str, ...] = ("application/json",)
     """Media types that a client may ask for in Accept, the default one first."""
     parameters: type[msgspec.Struct] | None = None

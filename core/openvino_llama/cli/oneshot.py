@@ -69,7 +69,7 @@ def _request(
     is_text = given != "-" and PLAIN in model_type.accepts and not _is_file(file)
     if not is_text:
         click.Path(exists=True, dir_okay=False, allow_dash=True).convert(given, None, None)
-    if model_type.file_part:
+    if model_type.parts:
         return _in_parts(model_type, file, parameters, media_type or mimetypes.guess_type(file.name)[0])
     media_type = media_type or (PLAIN if is_text else mimetypes.guess_type(file.name)[0] or "")
     if media_type not in model_type.accepts:
@@ -88,7 +88,8 @@ def _in_parts(model_type: ModelType, file: Path, given: Mapping[str, str], media
     """A body of several parts: the file, and what of the parameters the query would not take."""
     values, fields = told_apart(model_type, given)
     name = "file" if str(file) == "-" else file.name
-    parts = [Part(model_type.file_part, _content(file), media_type or "application/octet-stream", name)]
+    part = next(each for each, kind in model_type.parts.items() if kind == "file")
+    parts = [Part(part, _content(file), media_type or "application/octet-stream", name)]
     parts += [Part(field, value.encode("utf-8", "surrogateescape")) for field, value in fields.items()]
     return InferenceRequest(b"", "multipart/form-data", values, model_type.produces[0], tuple(parts))
 

@@ -67,7 +67,7 @@ def page_files() -> Router:
 def inference_operation(model_type: ModelType) -> type[Operation]:
     """The operation of ``POST /infer/<endpoint>``: its parameters, bodies and answers."""
     answers = {media_type: {"schema": _answer_schema(media_type)} for media_type in model_type.produces}
-    bodies = {media_type: {"schema": _body_schema(media_type)} for media_type in model_type.accepts}
+    bodies = {media_type: {"schema": _body_schema(media_type, model_type)} for media_type in model_type.accepts}
     return _operation(
         parameters=[_MODEL, *_query_parameters(model_type.parameters)],
         requestBody={"required": True, "content": bodies},
@@ -78,7 +78,7 @@ def inference_operation(model_type: ModelType) -> type[Operation]:
 def stream_operation(model_type: ModelType, *, by_query: bool = False) -> type[Operation]:
     """The operation of ``/infer/<endpoint>/stream``."""
     events = {"200": {"description": "Events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}}
-    bodies = {media_type: {"schema": _body_schema(media_type)} for media_type in model_type.accepts}
+    bodies = {media_type: {"schema": _body_schema(media_type, model_type)} for media_type in model_type.accepts}
     body = {} if by_query else {"requestBody": {"required": True, "content": bodies}}
     parameters = [_MODEL, *_query_parameters(model_type.parameters)]
     return _operation(parameters=parameters, responses=events | {"default": _problem()}, **body)
@@ -131,7 +131,11 @@ def _inlined(kind: type[msgspec.Struct]) -> dict[str, Any]:
     return resolved
 
 
-def _body_schema(media_type: str) -> dict[str, Any]:
+def _body_schema(media_type: str, model_type: ModelType) -> dict[str, Any]:
+    if media_type == MULTIPART and model_type.parts:
+        text = {"type": "string"}
+        parts = {name: _BINARY if kind == "file" else text for name, kind in model_type.parts.items()}
+        return {"type": "object", "properties": parts, "additionalProperties": text}
     return {"type": "object"} if media_type in ("application/json", MULTIPART) else _BINARY
 
 

@@ -49,7 +49,7 @@ def model_types() -> Sequence[ModelType]:
             tasks=(DESCRIBE, MATCH),
             endpoint="multimodal",
             accepts=(MULTIPART,),
-            file_part="image",
+            parts={"image": "file", "text": "text"},
             parameters=MultimodalParameters,
             streaming=(DESCRIBE,),
             answers={
