@@ -54,7 +54,7 @@ class EncoderDecoderBackend:
         try:
             encoder, decoder = join(config, *graphs, partial(read_first_decoder, core, config))
             compiled = tuple(core.compile_model(each, config.device, properties) for each in (encoder, decoder))
-        except (RuntimeError, TypeError, ValueError) as error:
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
             raise ModelLoadError("OpenVINO could not join and compile the encoder and the decoder") from error
         graph = EncoderDecoderGraph(compiled[0], compiled[1], limits)
         graph.try_out(facts.start)
