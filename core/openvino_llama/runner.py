@@ -339,7 +339,7 @@ class Runner:
             if not isinstance(outputs, StreamEnd):
                 guest.stop()
         if outputs is StreamEnd.PROMPT_TOO_LONG:
-            raise InvalidInputError("the prompt is longer than what the model can take")
+            raise InvalidInputError("the prompt has more tokens than the model can take")
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
