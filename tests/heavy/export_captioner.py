@@ -2,14 +2,14 @@
 
 The one has a decoder of GPT-2's kind, as ViT-GPT2 has; the other one TrOCR's. What transformers makes of some pictures
 stands beside each, in ``golden.json``. Run in an environment with torch, transformers, optimum-intel and scikit-image:
-``python tests/heavy/export_captioner.py``. Everything is seeded: the same tokens come out again.
+``python tests/heavy/export_captioner.py FOLDER``. Everything is seeded: the same tokens come out again.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,11 @@ SHAPE: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attenti
 SPREAD = 0.5
 """Of the weights: far more than training begins with, so that pictures and tokens differ clearly."""
 CORPUS = ["a cat sits on a mat", "a dog runs in the park", "two people ride a red bus", "an astronaut smiles"] * 5
-PROMPT = "a cat"
-KEPT = ("config.json", "generation_config.json", "openvino_encoder_model.*", "openvino_decoder_with_past_model.*")
+PHOTOGRAPH, PROMPT = "astronaut", "a cat"
+KEPT = (
+    *("config.json", "generation_config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"),
+    *("openvino_encoder_model.*", "openvino_decoder_with_past_model.*", "exact.png", "golden.json"),
+)
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -82,11 +85,10 @@ def model(decoder: GPT2Config | TrOCRConfig) -> VisionEncoderDecoderModel:
 
 def pictures() -> dict[str, Image.Image]:
     """One of exactly the model's size, and a photograph that is larger."""
-    astronaut = Image.fromarray(skimage.data.astronaut())
-    return {"exact": astronaut.crop((200, 80, 200 + SIDE, 80 + SIDE)), "astronaut": astronaut}
+    photograph = Image.fromarray(getattr(skimage.data, PHOTOGRAPH)())
+    return {"exact": photograph.crop((200, 80, 200 + SIDE, 80 + SIDE)), PHOTOGRAPH: photograph}
 
 
-@torch.no_grad()
 def golden(folder: Path) -> list[dict[str, Any]]:
     """The greedy tokens of transformers in float32 and their log-probabilities: of each picture, and after a prompt."""
     found, processor = VisionEncoderDecoderModel.from_pretrained(folder), ViTImageProcessorPil.from_pretrained(folder)
@@ -98,28 +100,30 @@ def golden(folder: Path) -> list[dict[str, Any]]:
             given = {"decoder_input_ids": torch.tensor([prompt]), "output_logits": True}
             output = found.generate(pixels, return_dict_in_generate=True, do_sample=False, **given)
             tokens = output.sequences[0, len(prompt) :].tolist()
-            logprobs = [step[0].log_softmax(0)[token].item() for token, step in zip(tokens, output.logits, strict=True)]
+            chosen = [step[0].log_softmax(0)[token].item() for token, step in zip(tokens, output.logits, strict=True)]
+            logprobs = [round(each, 6) for each in chosen]
             answers.append({"picture": name, "prompt": prompt, "tokens": tokens, "logprobs": logprobs})
     return answers
 
 
-def export(name: str, decoder: GPT2Config | TrOCRConfig, kept: Sequence[str]) -> None:
-    """One model with its processor in a folder of torch's kind, and from there as OpenVINO has it."""
-    with tempfile.TemporaryDirectory() as folder:
-        source, exported = Path(folder, "source"), Path(folder, "export")
-        for part in (model(decoder), tokenizer(), ViTImageProcessorPil(size={"height": SIDE, "width": SIDE})):
-            part.save_pretrained(source)
-        main_export(str(source), exported, task="image-to-text-with-past")
-        shutil.copy(source / "preprocessor_config.json", exported)  # optimum leaves it behind
-        shutil.copy(source / "tokenizer.json", exported)
-        (MODELS / name).mkdir(parents=True, exist_ok=True)
-        for path in (path for pattern in kept for path in exported.glob(pattern)):
-            shutil.copy(path, MODELS / name)
-        (MODELS / name / "golden.json").write_text(json.dumps(golden(source), indent=1) + "\n", "utf-8")
-        pictures()["exact"].save(MODELS / name / "exact.png")
+def export(name: str, decoder: GPT2Config | TrOCRConfig, kept: Sequence[str], folder: Path) -> None:
+    """One model with its processor in a folder of torch's kind, from there as OpenVINO has it, and what is kept."""
+    source, made = folder / "source", folder / "export"
+    for part in (model(decoder), tokenizer(), ViTImageProcessorPil(size={"height": SIDE, "width": SIDE})):
+        part.save_pretrained(source)
+    main_export(str(source), made, task="image-to-text-with-past")
+    shutil.copy(source / "preprocessor_config.json", made)  # optimum leaves it behind
+    shutil.copy(source / "tokenizer.json", made)
+    pictures()["exact"].save(made / "exact.png")
+    (made / "golden.json").write_text(json.dumps(golden(source), indent=1) + "\n", "utf-8")
+    (MODELS / name).mkdir(parents=True, exist_ok=True)
+    for path in (path for pattern in kept for path in made.glob(pattern)):
+        shutil.copy(path, MODELS / name)
 
 
 if __name__ == "__main__":
-    kept = (*KEPT, "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
-    export("tiny-captioner", captioner(), kept)
-    export("tiny-reader", reader(), (*kept, "openvino_decoder_model.*"))
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("folder", type=Path, help="where the models are made; what is kept of them is copied")
+    parent = options.parse_args().folder
+    export("tiny-captioner", captioner(), KEPT, parent / "captioner")
+    export("tiny-reader", reader(), (*KEPT, "openvino_decoder_model.*"), parent / "reader")
