@@ -11,6 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import msgspec
+
 from openvino_llama import ModelLoadError
 from openvino_llama_text.convert.exported import check_readable, roles
 from openvino_llama_text.convert.job import Job, Step
@@ -27,6 +29,12 @@ _TASKS: Mapping[str, str] = {
     "zero_shot_classification": "zero-shot-image-classification",
 }
 """Task of the registry's entry -> of optimum."""
+
+class _Config(msgspec.Struct, frozen=True):
+    """``config.json``."""
+
+    model_type: str = ""
+
 
 _GENERATING = ("openvino_model", "openvino_language_model")
 """Graphs that may have weights of four bits; what only sees, or looks up a token's vector, has eight."""
@@ -47,7 +55,7 @@ def convert_huggingface(job: Job, step: Step) -> dict[str, str]:
         check_weights(job, folder)
         step("converting")
         weights = job.options.get("weights")
-        _export(folder, job.target, _TASKS[job.task], weights)
+        _export(folder, job.target, _task(job, folder), weights)
         for path in folder.rglob("*.safetensors"):
             path.unlink()
         # As they were published, and not as transformers would write them today.
@@ -58,6 +66,16 @@ def convert_huggingface(job: Job, step: Step) -> dict[str, str]:
             _compress(graph, weights if graph.stem in _GENERATING else "int8")
     check_readable(job.target)
     return roles(job.target)
+
+
+def _task(job: Job, folder: Path) -> str:
+    """The task as optimum calls it."""
+    try:
+        config = msgspec.json.decode((folder / "config.json").read_bytes(), type=_Config)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ModelLoadError("config.json cannot be read") from error
+    is_captioner = job.task == "vision_language" and config.model_type == "vision-encoder-decoder"
+    return "image-to-text-with-past" if is_captioner else _TASKS[job.task]
 
 
 def _export(folder: Path, target: Path, task: str, weights: str | None) -> None:
