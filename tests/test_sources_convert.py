@@ -409,6 +409,22 @@ class TestGiven:
                 "exported",
                 {"config.json", "openvino_model.xml", "openvino_model.bin"},
             ),
+            (
+                [
+                    "openvino_language_model.xml",
+                    "openvino_language_model.bin",
+                    "openvino_vision_embeddings_model.bin",
+                    "preprocessor_config.json",
+                    "README.md",
+                ],
+                "exported",
+                {
+                    "openvino_language_model.xml",
+                    "openvino_language_model.bin",
+                    "openvino_vision_embeddings_model.bin",
+                    "preprocessor_config.json",
+                },
+            ),
         ],
     )
     def test_a_folder(self, tmp_path: Path, names: list[str], by: str, taken: set[str]) -> None:

@@ -88,7 +88,8 @@ def _distance(shape: Shape, x: Pixels, y: Pixels, radius: float) -> Pixels:
         return np.maximum(np.minimum(arm - ax, length - ay), np.minimum(length - ax, arm - ay))
     if shape == "triangle":
         slope = float(np.hypot(1.85, 1.0))
-        return np.minimum(0.85 * radius - y, (y + radius - 1.85 * ax) / slope)
+        sides: Pixels = np.minimum(0.85 * radius - y, (y + radius - 1.85 * ax) / slope)
+        return sides
     return _star(x, y, 1.12 * radius)
 
 
@@ -99,4 +100,5 @@ def _star(x: Pixels, y: Pixels, radius: float) -> Pixels:
     along, across = np.hypot(x, y) * np.cos(angle), np.hypot(x, y) * np.sin(angle)
     inner_along, inner_across = 0.42 * radius * np.cos(fifth / 2), 0.42 * radius * np.sin(fifth / 2)
     run, rise = inner_along - radius, inner_across
-    return (run * across - rise * (along - radius)) / float(np.hypot(run, rise))
+    inside: Pixels = (run * across - rise * (along - radius)) / float(np.hypot(run, rise))
+    return inside

@@ -48,6 +48,7 @@ def export(trained: Path, out: Path) -> None:
         processor().save_pretrained(whole)
         command = ["optimum-cli", "export", "openvino", "--model", str(whole), "--task", "image-text-to-text"]
         subprocess.run([*command, "--weight-format", "int8", str(out)], check=True)  # noqa: S603 - the tool as its manual has it
+    (out / "openvino_config.json").unlink(missing_ok=True)  # how it was quantised, and where on this machine
     settings = json.loads((out / "processor_config.json").read_text(encoding="utf-8"))["image_processor"]
     # openvino-genai reads the picture's settings from this older name.
     (out / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

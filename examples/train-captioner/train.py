@@ -232,7 +232,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and the trained model")
     parser.add_argument("--resume", action="store_true", help="go on from the folder's checkpoint")
     parser.add_argument("--vision-steps", type=int, default=1500)
-    parser.add_argument("--caption-steps", type=int, default=1400)
+    parser.add_argument("--caption-steps", type=int, default=2800)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2, help="one for each core")

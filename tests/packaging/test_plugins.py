@@ -94,6 +94,9 @@ def test_every_combination_serves_what_it_has(installed: tuple[Environment, set[
                 assert answer.status_code == 404
         paths = client.get("/schema/openapi.json").json()["paths"]
         assert ("/v1/embeddings" in paths) == ("text" in plugins)
+        if "multimodal" in plugins:
+            form = paths["/infer/multimodal"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+            assert form["properties"].keys() == {"image", "text"}
 
 
 def test_the_command_line_says_the_same(installed: tuple[Environment, set[str]]) -> None:

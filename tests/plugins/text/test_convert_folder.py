@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.conftest import mirrored
 
 from openvino_llama import ConfigError, ModelLoadError
 from openvino_llama.errors import SourceError
 from openvino_llama.sources import describe, pull
 from openvino_llama_text.convert.choice import converter
-from openvino_llama_text.convert.exported import convert_exported
+from openvino_llama_text.convert.exported import check_readable, convert_exported, roles
 from openvino_llama_text.convert.huggingface import convert_huggingface
 from openvino_llama_text.convert.job import Job
 from openvino_llama_text.convert.sources import check_weights, gather
@@ -185,6 +186,49 @@ class TestExported:
         made = Job("exported", "generation", tmp_path, {}, tmp_path)
         with pytest.raises(ModelLoadError, match=r"openvino_model\.xml cannot be read; is the disk full\?"):
             convert_exported(made, lambda _: None)
+
+    def test_several_graphs(self, tmp_path: Path) -> None:
+        """Of a vision-language model: the language model stands for it, and all the others come with it."""
+        source = mirrored("tiny-llava")
+        target = tmp_path / "target"
+        target.mkdir()
+        made = Job("exported", "vision_language", source, {path.name: path.name for path in source.iterdir()}, target)
+        assert convert_exported(made, lambda _: None) == {
+            "model": "openvino_language_model.xml",
+            "weights": "openvino_language_model.bin",
+            "tokenizer": "tokenizer.json",
+        }
+        for path in source.glob("*.*n*"):
+            assert (target / path.name).read_bytes() == path.read_bytes()
+
+    @pytest.mark.parametrize("name", ["openvino_vision_embeddings_model.bin", "openvino_text_embeddings_model.bin"])
+    def test_any_graph_may_be_truncated(self, tmp_path: Path, name: str) -> None:
+        """It is told which, though it is not the one that stands for the model."""
+        folder = shutil.copytree(mirrored("tiny-llava"), tmp_path / "llava", copy_function=shutil.copyfile)
+        with (folder / name).open("rb+") as file:
+            file.truncate(1000)
+        with pytest.raises(ModelLoadError, match=rf"^{name.replace('.bin', '.xml')} cannot be read; is the disk full"):
+            check_readable(folder)
+
+    @pytest.mark.parametrize(
+        ("graphs", "model"),
+        [
+            (["openvino_model", "openvino_tokenizer"], "openvino_model"),
+            (["openvino_encoder_model", "openvino_decoder_model"], "openvino_encoder_model"),
+            (["openvino_vision_embeddings_model", "openvino_language_model"], "openvino_language_model"),
+        ],
+    )
+    def test_the_graph_that_stands_for_the_model(self, tmp_path: Path, graphs: list[str], model: str) -> None:
+        """By the name that it has for its architecture."""
+        for graph in graphs:
+            (tmp_path / f"{graph}.xml").write_bytes(b"")
+        assert roles(tmp_path)["model"] == f"{model}.xml"
+
+    def test_graphs_without_one_that_stands_for_the_model(self, tmp_path: Path) -> None:
+        """Are told what is missing."""
+        (tmp_path / "openvino_vision_embeddings_model.xml").write_bytes(b"")
+        with pytest.raises(ModelLoadError, match=r"none of openvino_model\.xml, openvino_language_model\.xml"):
+            check_readable(tmp_path)
 
 
 @pytest.mark.slow

@@ -62,8 +62,9 @@ def convert_huggingface(job: Job, step: Step) -> dict[str, str]:
         shutil.copytree(folder, job.target, dirs_exist_ok=True)
     if weights in {"int8", "int4"}:
         for graph in sorted(job.target.glob("openvino_*model.xml")):
-            step(f"compressing {graph.stem.removeprefix('openvino_')} to {weights}")
-            _compress(graph, weights if graph.stem in _GENERATING else "int8")
+            kept = weights if graph.stem in _GENERATING else "int8"
+            step(f"compressing {graph.stem.removeprefix('openvino_')} to {kept}")
+            _compress(graph, kept)
     check_readable(job.target)
     return roles(job.target)
 
