@@ -62,7 +62,8 @@ class PicturesContext(EngineContext):
     """A sequence that goes on from a text with pictures in it.
 
     ``prompt`` is UTF-8, with ``<ov_genai_image_0>`` where the first picture stands, and so on; ``pixels`` are RGB, each
-    picture in the upper left corner of its place; ``sizes`` are the pictures' heights and widths.
+    picture in the upper left corner of its place; ``sizes`` are the pictures' heights and widths. All of them are to be
+    set for each sequence.
     """
 
     def __init__(self, graph: EngineGraph) -> None:
@@ -77,25 +78,26 @@ class PicturesContext(EngineContext):
         self._given[name] = tensor.copy()
 
     def asked(self) -> tuple[Illustrated, EngineParameters]:
-        """The text, its pictures and the parameters."""
+        """The text, its pictures and the parameters. Inputs are not kept: pictures are large, and contexts are many."""
         for spec in _INPUTS:
             if spec.name not in self._given:
                 raise InferenceError(f"input {spec.name!r} has not been set")
+        given, self._given = self._given, {}
         assert self._parameters is not None  # noqa: S101 - set with its tensor
-        return Illustrated(_text(self._given["prompt"]), self._pictures()), self._parameters
+        return Illustrated(_text(given["prompt"]), _pictures(given["pixels"], given["sizes"])), self._parameters
 
-    def _pictures(self) -> list[Picture]:
-        pixels, sizes = self._given["pixels"], self._given["sizes"]
-        most = pixels.shape[1:3]
-        if len(pixels) != len(sizes) or np.any(sizes < 1) or np.any(sizes > most):
-            raise InvalidTensorError(
-                f"tensor 'sizes': expected a height and width for each of the {len(pixels)} pictures, "
-                f"from 1 to {list(most)}; got {sizes.tolist()}"
-            )
-        return [
-            Picture(height, width, each[:height, :width].tobytes())
-            for each, (height, width) in zip(pixels, sizes.tolist(), strict=True)
-        ]
+
+def _pictures(pixels: NDArray[Any], sizes: NDArray[Any]) -> list[Picture]:
+    most = pixels.shape[1:3]
+    if len(pixels) != len(sizes) or np.any(sizes < 1) or np.any(sizes > most):
+        raise InvalidTensorError(
+            f"tensor 'sizes': expected a height and width for each of the {len(pixels)} pictures, "
+            f"from 1 to {list(most)}; got {sizes.tolist()}"
+        )
+    return [
+        Picture(height, width, each[:height, :width].tobytes())
+        for each, (height, width) in zip(pixels, sizes.tolist(), strict=True)
+    ]
 
 
 def _text(prompt: NDArray[Any]) -> str:

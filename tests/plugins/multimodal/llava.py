@@ -33,6 +33,7 @@ __all__ = [
     "file_of",
     "form",
     "generate",
+    "give",
     "golden",
     "llava",
     "pull",
@@ -115,18 +116,23 @@ def form(text: str | None, *pictures: bytes, **fields: str) -> InferenceRequest:
 def context(
     graph: EngineGraph, prompt: str | bytes, pictures: Sequence[NDArray[np.uint8]], **parameters: Any
 ) -> EngineContext:
-    """A context with its inputs set; the pictures may be of different sizes."""
+    """A context with its inputs set."""
+    made = graph.create_context()
+    assert isinstance(made, PicturesContext)
+    give(made, prompt, pictures, **parameters)
+    return made
+
+
+def give(made: EngineContext, prompt: str | bytes, pictures: Sequence[NDArray[np.uint8]], **parameters: Any) -> None:
+    """Set the inputs of a context; the pictures may be of different sizes."""
     sizes = np.array([each.shape[:2] for each in pictures], np.int64).reshape(-1, 2)
     pixels = np.full((len(pictures), *sizes.max(axis=0, initial=0), 3), 255, np.uint8)
     for target, each in zip(pixels, pictures, strict=True):
         target[: each.shape[0], : each.shape[1]] = each
-    made = graph.create_context()
-    assert isinstance(made, PicturesContext)
     text = prompt if isinstance(prompt, bytes) else prompt.encode()
     told = msgspec.json.encode({"max_tokens": 20} | parameters)
     for index, tensor in enumerate((np.frombuffer(text, np.uint8), pixels, sizes, np.frombuffer(told, np.uint8))):
         made.set_input(index, tensor, borrow=False)
-    return made
 
 
 def pull(made: EngineContext) -> tuple[list[int], Step, int]:

@@ -26,7 +26,7 @@ from openvino_llama_multimodal.config import Fusion
 from openvino_llama_multimodal.engine import VisionLanguageBackend, lay_out
 from openvino_llama_text.engine.backend import EngineGraph
 
-from .llava import PICTURE_TOKENS, POSITIONS, PROMPT, cat_pixels, context, copied, generate, golden, llava, pull
+from .llava import PICTURE_TOKENS, POSITIONS, PROMPT, cat_pixels, context, copied, generate, give, golden, llava, pull
 
 LONG: dict[str, Any] = {"max_tokens": 400, "ignore_eos": True}
 
@@ -95,15 +95,18 @@ def test_a_text_alone(graph: EngineGraph) -> None:
 
 
 def test_a_context_serves_sequence_after_sequence(graph: EngineGraph) -> None:
-    """With the inputs that it has, or with others; nothing is left of the one before."""
+    """Each with inputs of its own, of which nothing is kept: pictures are large."""
     made = context(graph, PROMPT, [cat_pixels()])
     first = pull(made)
-    assert pull(made) == first
+    with pytest.raises(InferenceError, match="input 'prompt' has not been set"):
+        made.compute_single()
+    give(made, PROMPT, [cat_pixels()])
     assert made.compute_single() is Step.OUTPUT
     made.finish()
-    made.set_input(1, np.zeros((1, 30, 30, 3), np.uint8), borrow=False)
-    made.set_input(2, np.array([[30, 30]]), borrow=False)
+    give(made, PROMPT, [np.zeros((30, 30, 3), np.uint8)])
     assert pull(made)[0] != first[0]
+    give(made, PROMPT, [cat_pixels()])
+    assert pull(made) == first
     made.close()
 
 
