@@ -156,7 +156,7 @@ class Output(_Frame, frozen=True):
 
 def joined(first: Output, second: Output) -> Output:
     """Two outputs of one sequence as one."""
-    prompt_tokens = max(first.prompt_tokens, second.prompt_tokens)
+    prompt_tokens = second.prompt_tokens or first.prompt_tokens  # what is told at the end is not rounded
     return Output(
         second.id, first.tokens + second.tokens, first.logprobs + second.logprobs, second.reason, prompt_tokens
     )

@@ -8,7 +8,17 @@ import struct
 import msgspec
 import pytest
 
-from openvino_llama_text.engine.frames import Add, Command, Frames, Illustrated, Output, Picture, Reason, write_frame
+from openvino_llama_text.engine.frames import (
+    Add,
+    Command,
+    Frames,
+    Illustrated,
+    Output,
+    Picture,
+    Reason,
+    joined,
+    write_frame,
+)
 from openvino_llama_text.engine.parameters import EngineParameters
 
 PARAMETERS = EngineParameters(max_tokens=5)
@@ -68,3 +78,11 @@ def test_an_output_tells_the_prompts_length() -> None:
     assert Output(1, [5], []).prompt_tokens == 0
     told = msgspec.msgpack.encode(Output(1, [], [], Reason.CONTEXT, 26))
     assert msgspec.msgpack.decode(told, type=Output).prompt_tokens == 26
+
+
+def test_outputs_that_are_read_together() -> None:
+    """Have all their tokens, the reason of the last, and the length that was told last."""
+    first, second = Output(1, [5], [-0.5], None, 27), Output(1, [6, 7], [-1.0, -2.0])
+    last = Output(1, [], [], Reason.STOP, 26)
+    assert joined(first, second) == Output(1, [5, 6, 7], [-0.5, -1.0, -2.0], None, 27)
+    assert joined(joined(first, second), last) == Output(1, [5, 6, 7], [-0.5, -1.0, -2.0], Reason.STOP, 26)
