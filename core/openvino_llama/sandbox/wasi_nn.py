@@ -147,6 +147,8 @@ class WasiNN:
             self.call(WasiNN.finalize_execution_context, (handle,))
         for handle in self._graphs.numbers():
             self.call(WasiNN.unload, (handle,))
+        # Its traceback leads back to here: the guest's memory would stay until somebody collects cycles.
+        self.failure = None
 
     def finish_streams(self) -> None:
         """What ``fini_single`` does, for all that the guest holds: a guest need not export a way to ask for it."""
