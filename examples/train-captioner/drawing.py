@@ -28,9 +28,9 @@ PALETTE: dict[Colour, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
     "white": ((238, 238, 238), (255, 255, 255)),
     "black": ((0, 0, 0), (28, 28, 28)),
 }
-STANDS_OUT = 0.42  # mean distance of an object's colour to what it covers, in units of the RGB cube
-LOOKS_ALIKE = 0.22  # a covered pixel this near to the colour may hide the object's outline
-MOST_ALIKE = 0.2  # share of such pixels
+STANDS_OUT = 0.5  # mean distance of an object's colour to what it covers, in units of the RGB cube
+LOOKS_ALIKE = 0.28  # a covered pixel this near to the colour may hide the object's outline
+MOST_ALIKE = 0.12  # share of such pixels
 
 
 def colour_of(rng: np.random.Generator, name: Colour) -> np.ndarray:
@@ -86,19 +86,6 @@ def _distance(shape: Shape, x: Pixels, y: Pixels, radius: float) -> Pixels:
     if shape == "cross":
         arm, length = 0.3 * radius, radius
         return np.maximum(np.minimum(arm - ax, length - ay), np.minimum(length - ax, arm - ay))
-    if shape == "triangle":
-        slope = float(np.hypot(1.85, 1.0))
-        sides: Pixels = np.minimum(0.85 * radius - y, (y + radius - 1.85 * ax) / slope)
-        return sides
-    return _star(x, y, 1.12 * radius)
-
-
-def _star(x: Pixels, y: Pixels, radius: float) -> Pixels:
-    """A five-pointed star, one point up: folded into half a point, it is the inside of one line."""
-    fifth = 2 * np.pi / 5
-    angle = np.abs((np.arctan2(x, -y) + fifth / 2) % fifth - fifth / 2)
-    along, across = np.hypot(x, y) * np.cos(angle), np.hypot(x, y) * np.sin(angle)
-    inner_along, inner_across = 0.42 * radius * np.cos(fifth / 2), 0.42 * radius * np.sin(fifth / 2)
-    run, rise = inner_along - radius, inner_across
-    inside: Pixels = (run * across - rise * (along - radius)) / float(np.hypot(run, rise))
-    return inside
+    slope = float(np.hypot(1.85, 1.0))
+    sides: Pixels = np.minimum(0.85 * radius - y, (y + radius - 1.85 * ax) / slope)
+    return sides

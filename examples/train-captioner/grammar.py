@@ -3,13 +3,13 @@
 A caption is one of
 
     a red circle                                                    one object
-    three small blue stars                                          a count of equal objects
+    three small blue crosses                                        a count of equal objects
     a red circle above a blue square                                two objects
-    a red circle above a blue square and left of a small star       three objects, laid out as an L
+    a red circle above a blue square and left of a small cross      three objects, laid out as an L
 
-The canonical order: of two objects the one is named first whose colour comes first in `COLOURS` (then whose shape
-comes first in `SHAPES`). Of three, the object in the corner of the L is named first, then the one above or below it,
-then the one left or right of it. An object of the middle size is named without a size.
+The canonical order: of two objects the upper or the left one is named first. Of three, the object in the corner of the
+L is named first, then the one above or below it, then the one left or right of it. Only a small object's size is
+named.
 
 The grammar knows nothing of pixels.
 """
@@ -20,29 +20,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Size = Literal["small", "medium", "large"]
+Size = Literal["small", "normal"]
 Colour = Literal["red", "orange", "yellow", "green", "blue", "purple", "white", "black"]
-Shape = Literal["circle", "square", "triangle", "star", "cross"]
+Shape = Literal["circle", "square", "triangle", "cross"]
 Relation = Literal["above", "below", "left of", "right of"]
 
-SIZES: tuple[Size, ...] = ("small", "medium", "large")
+SIZES: tuple[Size, ...] = ("small", "normal")
 COLOURS: tuple[Colour, ...] = ("red", "orange", "yellow", "green", "blue", "purple", "white", "black")
-SHAPES: tuple[Shape, ...] = ("circle", "square", "triangle", "star", "cross")
+SHAPES: tuple[Shape, ...] = ("circle", "square", "triangle", "cross")
 VERTICAL: tuple[Relation, ...] = ("above", "below")
 HORIZONTAL: tuple[Relation, ...] = ("left of", "right of")
-NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
-MOST_LARGE = 3  # more large objects do not fit without touching
+NUMBERS = {2: "two", 3: "three", 4: "four"}
 
 HELD_OUT_PAIRS: frozenset[tuple[Colour, Shape]] = frozenset({
-    ("red", "star"), ("orange", "triangle"), ("yellow", "cross"), ("green", "square"),
-    ("blue", "circle"), ("purple", "star"), ("white", "triangle"), ("black", "cross"),
+    ("red", "cross"), ("orange", "triangle"), ("yellow", "square"), ("green", "circle"),
+    ("blue", "triangle"), ("purple", "cross"), ("white", "square"), ("black", "circle"),
 })  # fmt: skip
 HELD_OUT_COUNTS: frozenset[tuple[int, Shape]] = frozenset({
-    (2, "cross"), (3, "triangle"), (4, "square"), (5, "circle"),
+    (2, "cross"), (3, "triangle"), (4, "square"),
 })  # fmt: skip
 HELD_OUT_RELATIONS: frozenset[tuple[Shape, Relation, Shape]] = frozenset({
-    ("circle", "above", "square"), ("star", "below", "cross"),
-    ("triangle", "left of", "circle"), ("square", "right of", "star"),
+    ("circle", "above", "square"), ("cross", "below", "triangle"),
+    ("triangle", "left of", "circle"), ("square", "right of", "cross"),
 })  # fmt: skip
 
 
@@ -55,12 +54,12 @@ class Thing:
     shape: Shape
 
     def words(self) -> str:
-        """`small red circle`; the middle size is not named."""
-        size = "" if self.size == "medium" else f"{self.size} "
+        """`small red circle`; the usual size is not named."""
+        size = "small " if self.size == "small" else ""
         return f"{size}{self.colour} {self.shape}"
 
     def one(self) -> str:
-        """`a small red circle`, `an orange star`."""
+        """`a small red circle`, `an orange square`."""
         words = self.words()
         return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
@@ -96,7 +95,7 @@ def caption(content: Content) -> str:
 
 
 def held_out(content: Content) -> list[str]:
-    """The combinations in `content` that training never sees, as `pair: red star`, `count: 2 cross` or
+    """The combinations in `content` that training never sees, as `pair: red cross`, `count: 2 cross` or
     `relation: circle above square`; an empty list if training may see it.
     """
     shape = content.subject.shape
@@ -114,7 +113,7 @@ def held_out(content: Content) -> list[str]:
 def held_out_neighbours(content: Content) -> list[str]:
     """The captions one word away from the right one that training never shows.
 
-    Were they wrong answers like any other, training would teach that a red thing is no star, which is not true but
+    Were they wrong answers like any other, training would teach that a red thing is no cross, which is not true but
     merely never shown. The losses leave them out.
     """
     return [caption(other) for other in _neighbours(content) if other != content and held_out(other)]
@@ -139,12 +138,3 @@ def _with_related(content: Content, place: int, relation: Relation, thing: Thing
     related = list(content.related)
     related[place] = (relation, thing)
     return replace(content, related=tuple(related))
-
-
-def named_first(one: Thing, other: Thing) -> bool:
-    """Whether `one` is named before `other` in a caption of two."""
-
-    def rank(thing: Thing) -> tuple[int, int]:
-        return COLOURS.index(thing.colour), SHAPES.index(thing.shape)
-
-    return rank(one) < rank(other)

@@ -14,7 +14,7 @@ import numpy as np
 from grammar import (
     COLOURS,
     HORIZONTAL,
-    MOST_LARGE,
+    NUMBERS,
     SHAPES,
     SIZES,
     VERTICAL,
@@ -22,10 +22,9 @@ from grammar import (
     Relation,
     Size,
     Thing,
-    named_first,
 )
 
-RADII: dict[Size, tuple[float, float]] = {"small": (0.07, 0.088), "medium": (0.115, 0.135), "large": (0.17, 0.195)}
+RADII: dict[Size, tuple[float, float]] = {"small": (0.095, 0.107), "normal": (0.15, 0.168)}
 EDGE = 0.012  # between an object and the picture's edge
 GAP = 0.035  # between two objects, at least
 WIDEST_GAP = 0.26
@@ -55,11 +54,10 @@ def choose_content(rng: np.random.Generator, category: str) -> Content:
         return Content(_thing(rng))
     if category == "count":
         thing = _thing(rng)
-        return Content(thing, count=int(rng.integers(2, MOST_LARGE + 1 if thing.size == "large" else 6)))
+        return Content(thing, count=int(rng.integers(2, 2 + len(NUMBERS))))
     if category == "two":
         one, other = _different(rng, 2)
-        relation = (*VERTICAL, *HORIZONTAL)[rng.integers(4)]
-        return Content(one, related=((relation, other),)) if named_first(one, other) else _two(other, relation, one)
+        return Content(one, related=(((VERTICAL[0], HORIZONTAL[0])[rng.integers(2)], other),))
     corner, upright, beside = _different(rng, 3)
     return Content(corner, related=((VERTICAL[rng.integers(2)], upright), (HORIZONTAL[rng.integers(2)], beside)))
 
@@ -72,12 +70,9 @@ def place(rng: np.random.Generator, content: Content) -> list[Placed]:
             return placed
 
 
-def _two(subject: Thing, relation: Relation, other: Thing) -> Content:
-    return Content(subject, related=((relation, other),))
-
-
 def _thing(rng: np.random.Generator) -> Thing:
-    return Thing(SIZES[rng.integers(3)], COLOURS[rng.integers(len(COLOURS))], SHAPES[rng.integers(len(SHAPES))])
+    size, colour, shape = (rng.integers(len(names)) for names in (SIZES, COLOURS, SHAPES))
+    return Thing(SIZES[size], COLOURS[colour], SHAPES[shape])
 
 
 def _different(rng: np.random.Generator, number: int) -> list[Thing]:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from grammar import COLOURS, HELD_OUT_COUNTS, HELD_OUT_PAIRS, SHAPES
+from grammar import COLOURS, HELD_OUT_COUNTS, HELD_OUT_PAIRS, NUMBERS, SHAPES, SIZES
 from scenes import SIDE
 from tokenizer import BOS, EOS, IMAGE, PAD, VOCABULARY
 
@@ -22,7 +22,7 @@ MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's
 STD = (0.26862954, 0.26130258, 0.27577711)
 IGNORED = -100
 SHAPE_UNSEEN = torch.tensor([[(colour, shape) in HELD_OUT_PAIRS for shape in SHAPES] for colour in COLOURS])
-COUNT_UNSEEN = torch.tensor([[(count, shape) in HELD_OUT_COUNTS for count in range(1, 6)] for shape in SHAPES])
+COUNT_UNSEEN = torch.tensor([[(count, shape) in HELD_OUT_COUNTS for count in (1, *NUMBERS)] for shape in SHAPES])
 
 
 def build_model() -> LlavaForConditionalGeneration:
@@ -63,7 +63,7 @@ def build_model() -> LlavaForConditionalGeneration:
 class DenseHeads(nn.Module):  # type: ignore[misc]
     """For each patch: shape, colour, size, place in the caption, count, and whether an object's centre is in it."""
 
-    CLASSES = (6, 8, 3, 3, 5, 2)
+    CLASSES = (1 + len(SHAPES), len(COLOURS), len(SIZES), 3, 1 + len(NUMBERS), 2)
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class DenseHeads(nn.Module):  # type: ignore[misc]
 
     def forward(self, features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The mean loss over the heads; features `(batch, patches, hidden)`, targets `(batch, patches, 6)`."""
-        shape_weights = torch.tensor([0.15, 1, 1, 1, 1, 1])  # most patches show the background
+        shape_weights = torch.tensor([0.15] + [1.0] * len(SHAPES))  # most patches show the background
         losses = [
             functional.cross_entropy(
                 one.flatten(0, 1),

@@ -26,9 +26,9 @@ from layout import Placed, choose_content, place
 SIDE = 96  # pixels
 EVALUATION_SEED = 2026
 VALIDATION_SEED = 77
-EVALUATION_COUNTS = {"one": 80, "count": 140, "two": 140, "three": 140}
+EVALUATION_COUNTS = {"one": 100, "count": 140, "two": 140, "three": 120}
 NATIVE_SHARE = 0.92  # of the training scenes; the others are drawn larger and come to the model through its resizing
-TRAINING_SHARES = {"one": 0.13, "count": 0.3, "two": 0.25, "three": 0.32}
+TRAINING_SHARES = {"one": 0.12, "count": 0.25, "two": 0.28, "three": 0.35}
 
 
 @dataclass(frozen=True)

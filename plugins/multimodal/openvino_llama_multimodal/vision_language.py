@@ -15,7 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from openvino_llama import Chunk, InferenceRequest, InvalidInputError, ModelConfig, Preprocessed, per_model
+from openvino_llama import (
+    Chunk,
+    InferenceRequest,
+    InputTooLargeError,
+    InvalidInputError,
+    ModelConfig,
+    Preprocessed,
+    per_model,
+)
 from openvino_llama_multimodal.config import text_half
 from openvino_llama_multimodal.description import Description, describe
 from openvino_llama_multimodal.pictures import decode
@@ -33,6 +41,8 @@ _MARKS = ("<ov_genai_", "<image>", "</image>", "<|image_", "<start_of_image>")
 """Beginnings of what openvino-genai takes for a picture, for some architectures no special token of the tokenizer."""
 _MOST_ASPECT = 100
 """Longer side to shorter one. What scales the shorter side up to its size would make the longer one endless."""
+_MOST_BYTES = 256 << 20
+"""Of all pictures of a request: they stand several times in memory on their way."""
 _AS_IT_IS = "{{ messages[0].content }}"
 """The template of a text that is to be continued."""
 
@@ -144,7 +154,12 @@ def _pixels(config: ModelConfig, pictures: Sequence[Picture]) -> tuple[NDArray[n
     sizes = np.array([array.shape[:2] for array in arrays], np.int64).reshape(-1, 2)
     if len(arrays) == 1:
         return arrays[0][np.newaxis], sizes
-    height, width = sizes.max(axis=0, initial=0)
+    height, width = sizes.max(axis=0, initial=0).tolist()
+    if len(arrays) * height * width * 3 > _MOST_BYTES:
+        raise InputTooLargeError(
+            f"image: {len(arrays)} pictures of up to {width} x {height} pixels; "
+            f"together they may have {_MOST_BYTES >> 20} MiB of pixels"
+        )
     pixels = np.zeros((len(arrays), height, width, 3), np.uint8)
     for target, array in zip(pixels, arrays, strict=True):
         target[: array.shape[0], : array.shape[1]] = array

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from openvino_llama import Chunk, InferenceRequest, InvalidInputError, ModelConfig, Preprocessed
+from openvino_llama import Chunk, InferenceRequest, InputTooLargeError, InvalidInputError, ModelConfig, Preprocessed
 from openvino_llama_multimodal.description import Description
 from openvino_llama_multimodal.vision_language import postprocess, preprocess
 from openvino_llama_text.answers import Generated
@@ -242,6 +242,13 @@ def test_aspect_ratios(config: ModelConfig, size: tuple[int, int], taken: bool) 
     else:
         with pytest.raises(InvalidInputError, match=rf"^image: the picture has {size[1]} x {size[0]} pixels; one side"):
             sized(config, picture)
+
+
+def test_too_many_pixels_in_all() -> None:
+    """Each picture may be taken, and all together take more memory than a request may."""
+    config = llava(vision=VisionConfig(preprocessing=Preprocessing(max_side=5000)))
+    with pytest.raises(InputTooLargeError, match=r"^image: 4 pictures of up to 5000 x 5000 pixels; .* 256 MiB"):
+        sized(config, *[np.zeros((5000, 5000, 3), np.uint8)] * 4)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "CMYK", "I;16"])

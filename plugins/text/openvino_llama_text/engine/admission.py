@@ -52,6 +52,10 @@ class Admission(Generic[Entry]):
         self._leaving += self._held.pop(number, 0)
         self._waiting = deque(each for each in self._waiting if each[0].id != number)
 
+    def refuse(self, number: int) -> None:
+        """A sequence that was admitted has never begun: its blocks are free at once."""
+        self._free += self._held.pop(number)
+
     def after_step(self) -> None:
         """The pipeline has given back what sequences that left had held."""
         self._free += self._leaving

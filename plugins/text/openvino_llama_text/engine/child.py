@@ -173,8 +173,7 @@ class _Loop:
             self._sequences[add.id] = _Sequence(self._begin(add, config), asked)
         except _REFUSALS as error:
             print(f"sequence {add.id} was refused: {error}", file=sys.stderr)
-            self._admission.leave(add.id)
-            self._admission.after_step()
+            self._admission.refuse(add.id)
             what = "" if isinstance(add.prompt, bytes) else "the pictures, the text or "
             self._write(Failed(add.id, f"the model does not take {what}the parameters"))
 

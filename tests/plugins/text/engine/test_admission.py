@@ -55,6 +55,19 @@ def test_blocks_are_free_after_the_next_step(admission: Admission[Entry]) -> Non
     assert admitted(admission) == [1]
 
 
+def test_who_is_refused_frees_its_own_blocks_only(admission: Admission[Entry]) -> None:
+    """At once, since it never began; those of one that was cancelled are still in use."""
+    admission.enter(Entry(0), 20)
+    admission.enter(Entry(1), 20)
+    admission.enter(Entry(2), 40)
+    assert admitted(admission) == [0, 1]
+    admission.leave(0)
+    admission.refuse(1)
+    assert admitted(admission) == []
+    admission.after_step()
+    assert admitted(admission) == [2]
+
+
 def test_who_waits_may_leave(admission: Admission[Entry]) -> None:
     """Without anything being given back that was never taken."""
     for number in range(3):
