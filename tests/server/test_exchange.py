@@ -489,7 +489,11 @@ def test_a_model_for_a_kind_of_request(counts: Live, model: str | None) -> None:
     ("asked", "status", "message"),
     [
         ({"known": True, "model": "sums"}, 400, "model: 'sums' has the task 'sum', not count"),
-        ({"known": True, "model": "nowhere"}, 404, "there is no model 'nowhere'; GET /models lists those that there are"),
+        (
+            {"known": True, "model": "nowhere"},
+            404,
+            "there is no model 'nowhere'; GET /models lists those that there are",
+        ),
         ({"known": False}, 404, "no installed plugin has models for such a request (CountingConfig)"),
         ({"known": False, "model": "count"}, 404, "no installed plugin has models for such a request (CountingConfig)"),
     ],

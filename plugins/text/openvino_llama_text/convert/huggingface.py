@@ -30,6 +30,7 @@ _TASKS: Mapping[str, str] = {
 }
 """Task of the registry's entry -> of optimum."""
 
+
 class _Config(msgspec.Struct, frozen=True):
     """``config.json``."""
 
