@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
+import httpx
 import pytest
 from click.testing import CliRunner
 from tests.distributions import write_distribution, write_tiny
@@ -18,7 +20,9 @@ from tests.distributions import write_distribution, write_tiny
 from openvino_llama import __version__
 from openvino_llama.cli import commands
 from openvino_llama.cli.commands import main
+from openvino_llama.cli.demo import _request as demo_request
 from openvino_llama.registry import read_registry
+from openvino_llama.sources import Sample
 from tests import graphs
 
 COMMANDS = sorted(main.commands)
@@ -360,3 +364,16 @@ def test_nothing_heavy_is_imported_for_help(site: Path) -> None:
     for heavy in ("openvino'", "wasmtime'", "litestar'", "numpy'", "httpx'"):
         assert f"'{heavy}" not in done.stdout
     assert commands.__doc__
+
+
+def test_how_the_demo_asks_with_several_parts(tmp_path: Path) -> None:
+    """What it sends is what the curl command that it shows would send, whatever is in the fields."""
+    sample = Sample("package:a/b.png", "image/png", part="image", fields={"text": "What's \"this\"?", "max_tokens": "9"})
+    sent, options = demo_request(sample, b"PNG", tmp_path / "b.png")
+    request = httpx.Request("POST", "http://127.0.0.1/", **sent)
+    body = request.read()
+    assert request.headers["content-type"].startswith("multipart/form-data; boundary=")
+    assert b'name="image"; filename="b.png"\r\nContent-Type: image/png\r\n\r\nPNG\r\n' in body
+    assert b'name="text"\r\n\r\nWhat\'s "this"?\r\n' in body
+    expected = ["-F", f"image=@{tmp_path / 'b.png'}", "-F", "text=What's \"this\"?", "-F", "max_tokens=9"]
+    assert shlex.split(options) == expected

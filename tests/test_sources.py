@@ -273,6 +273,20 @@ def pull_with_little_room(source: str, models: Path) -> None:
 
 
 class TestPackage:
+    @pytest.mark.parametrize(
+        "stated",
+        [
+            {},
+            {"source": "package:a/b", "body": {}},
+            {"body": {}, "part": "image"},
+            {"source": "package:a/b", "fields": {"text": "hi"}},
+        ],
+    )
+    def test_a_sample_that_is_no_request(self, stated: dict[str, Any]) -> None:
+        """It has a body or a source, and parts only beside a source that is one of them."""
+        with pytest.raises(ValueError, match=r"^a sample "):
+            Sample(**stated)
+
     def test_a_sample(self) -> None:
         assert read_sample(Sample("package:openvino_llama/py.typed", "text/plain")) == b""
         assert b"The registry" in read_sample(Sample("package:openvino_llama.registry/__init__.py", "text/plain"))
@@ -456,20 +470,25 @@ def test_a_real_wheel(face_model: IndexedModel, models: Path) -> None:
 
 
 def test_the_project_s_registry() -> None:
-    """models/registry.json has the starter models, as pulling them leaves it, but those whose conversion needs more.
-
-    GGUF files are converted with what is installed anyway: into ``openvino_model`` and ``openvino_tokenizer``.
-    """
+    """models/registry.json has the starter models, as pulling them leaves it, but those whose conversion needs more."""
     root = Path(__file__).parent.parent
     index = read_index(
         [root / "plugins" / name / f"openvino_llama_{name}" / "index.json" for name in ("text", "vision", "multimodal")]
     )
-    made = {"model": "model.xml", "weights": "model.bin", "tokenizer": "tokenizer.xml"}
+    made = {
+        "gguf": {"model": "openvino_model.xml", "weights": "openvino_model.bin", "tokenizer": "openvino_tokenizer.xml"},
+        "exported": {
+            "model": "openvino_language_model.xml",
+            "weights": "openvino_language_model.bin",
+            "tokenizer": "tokenizer.json",
+        },
+    }
     starters = {
         name: model.registry_entry(
-            name, {role: f"{name}/openvino_{file}" for role, file in made.items()} if model.convert else None
+            name,
+            {role: f"{name}/{file}" for role, file in made[model.convert.by].items()} if model.convert else None,
         )
         for name, model in index.items()
-        if model.starter and (model.convert is None or model.convert.by == "gguf")
+        if model.starter and (model.convert is None or model.convert.by in made)
     }
     assert read_registry(root / "models" / "registry.json").entries == starters

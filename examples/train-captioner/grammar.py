@@ -16,6 +16,7 @@ The grammar knows nothing of pixels.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -32,14 +33,14 @@ VERTICAL: tuple[Relation, ...] = ("above", "below")
 HORIZONTAL: tuple[Relation, ...] = ("left of", "right of")
 NUMBERS = {2: "two", 3: "three", 4: "four"}
 
-HELD_OUT_PAIRS: frozenset[tuple[Colour, Shape]] = frozenset({
+RARE_PAIRS: frozenset[tuple[Colour, Shape]] = frozenset({
     ("red", "cross"), ("orange", "triangle"), ("yellow", "square"), ("green", "circle"),
     ("blue", "triangle"), ("purple", "cross"), ("white", "square"), ("black", "circle"),
 })  # fmt: skip
-HELD_OUT_COUNTS: frozenset[tuple[int, Shape]] = frozenset({
+RARE_COUNTS: frozenset[tuple[int, Shape]] = frozenset({
     (2, "cross"), (3, "triangle"), (4, "square"),
 })  # fmt: skip
-HELD_OUT_RELATIONS: frozenset[tuple[Shape, Relation, Shape]] = frozenset({
+RARE_RELATIONS: frozenset[tuple[Shape, Relation, Shape]] = frozenset({
     ("circle", "above", "square"), ("cross", "below", "triangle"),
     ("triangle", "left of", "circle"), ("square", "right of", "cross"),
 })  # fmt: skip
@@ -95,17 +96,24 @@ def caption(content: Content) -> str:
 
 
 def held_out(content: Content) -> list[str]:
-    """The combinations in `content` that training never sees, as `pair: red cross`, `count: 2 cross` or
-    `relation: circle above square`; an empty list if training may see it.
+    """The rare combinations in `content`, as `pair: red cross`, `count: 2 cross` or `relation: circle above square`, if
+    training never sees this content; an empty list if it may.
+
+    It never sees every other caption with such a combination: which ones, a checksum says.
     """
+    rare = _rare(content)
+    return rare if rare and zlib.crc32(caption(content).encode()) % 2 == 0 else []
+
+
+def _rare(content: Content) -> list[str]:
     shape = content.subject.shape
-    found = [f"pair: {t.colour} {t.shape}" for t in content.things if (t.colour, t.shape) in HELD_OUT_PAIRS]
-    if (content.count, shape) in HELD_OUT_COUNTS:
+    found = [f"pair: {t.colour} {t.shape}" for t in content.things if (t.colour, t.shape) in RARE_PAIRS]
+    if (content.count, shape) in RARE_COUNTS:
         found.append(f"count: {content.count} {shape}")
     found += [
         f"relation: {shape} {relation} {thing.shape}"
         for relation, thing in content.related
-        if (shape, relation, thing.shape) in HELD_OUT_RELATIONS
+        if (shape, relation, thing.shape) in RARE_RELATIONS
     ]
     return found
 
@@ -113,8 +121,8 @@ def held_out(content: Content) -> list[str]:
 def held_out_neighbours(content: Content) -> list[str]:
     """The captions one word away from the right one that training never shows.
 
-    Were they wrong answers like any other, training would teach that a red thing is no cross, which is not true but
-    merely never shown. The losses leave them out.
+    Were they wrong answers like any other, training would teach that a scene is never so, which is not true but merely
+    never shown. The loss leaves them out.
     """
     return [caption(other) for other in _neighbours(content) if other != content and held_out(other)]
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from grammar import COLOURS, HELD_OUT_COUNTS, HELD_OUT_PAIRS, NUMBERS, SHAPES, SIZES
+from grammar import COLOURS, NUMBERS, SHAPES, SIZES
 from scenes import SIDE
 from tokenizer import BOS, EOS, IMAGE, PAD, VOCABULARY
 
@@ -21,8 +21,6 @@ HIDDEN = 192
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's
 STD = (0.26862954, 0.26130258, 0.27577711)
 IGNORED = -100
-SHAPE_UNSEEN = torch.tensor([[(colour, shape) in HELD_OUT_PAIRS for shape in SHAPES] for colour in COLOURS])
-COUNT_UNSEEN = torch.tensor([[(count, shape) in HELD_OUT_COUNTS for count in (1, *NUMBERS)] for shape in SHAPES])
 
 
 def build_model() -> LlavaForConditionalGeneration:
@@ -79,26 +77,17 @@ class DenseHeads(nn.Module):  # type: ignore[misc]
                 weight=shape_weights if i == 0 else None,
                 ignore_index=IGNORED,
             )
-            for i, one in enumerate(self.logits(features, targets))
+            for i, one in enumerate(self.logits(features))
         ]
         return torch.stack(losses).mean()
 
-    def logits(self, features: torch.Tensor, targets: torch.Tensor) -> list[torch.Tensor]:
-        """By head, `(batch, patches, classes)`; a class that would make a held-out combination is out of question."""
-        shape, colour, *rest, count, centre = self.heads(features).float().split(self.CLASSES, dim=-1)
-        of_object = (targets[..., 1] != IGNORED).unsqueeze(-1)
-        shapes = (targets[..., 0] - 1).clamp(min=0)
-        colours = targets[..., 1].clamp(min=0)
-        counts = targets[..., 4].clamp(min=0)
-        no_shape = functional.pad(SHAPE_UNSEEN[colours] | COUNT_UNSEEN.T[counts], (1, 0))
-        shape = shape.masked_fill(no_shape & of_object, -torch.inf)
-        colour = colour.masked_fill(SHAPE_UNSEEN.T[shapes] & of_object, -torch.inf)
-        count = count.masked_fill(COUNT_UNSEEN[shapes] & of_object, -torch.inf)
-        return [shape, colour, *rest, count, centre]
+    def logits(self, features: torch.Tensor) -> list[torch.Tensor]:
+        """By head, `(batch, patches, classes)`."""
+        return list(self.heads(features).float().split(self.CLASSES, dim=-1))
 
     def correct(self, features: torch.Tensor, targets: torch.Tensor) -> list[float]:
         """The share of right patches by head, over the patches of objects."""
-        logits = self.heads(features).split(self.CLASSES, dim=-1)
+        logits = self.logits(features)
         shares = []
         for i, one in enumerate(logits):
             counted = targets[..., 1] != IGNORED

@@ -26,9 +26,9 @@ from layout import Placed, choose_content, place
 SIDE = 96  # pixels
 EVALUATION_SEED = 2026
 VALIDATION_SEED = 77
-EVALUATION_COUNTS = {"one": 100, "count": 140, "two": 140, "three": 120}
+EVALUATION_COUNTS = {"one": 100, "count": 150, "two": 150, "three": 100}
 NATIVE_SHARE = 0.92  # of the training scenes; the others are drawn larger and come to the model through its resizing
-TRAINING_SHARES = {"one": 0.12, "count": 0.25, "two": 0.28, "three": 0.35}
+TRAINING_SHARES = {"one": 0.1, "count": 0.22, "two": 0.26, "three": 0.42}
 
 
 @dataclass(frozen=True)

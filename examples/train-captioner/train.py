@@ -217,6 +217,7 @@ def work(rank: int, arguments: argparse.Namespace) -> None:
     stages = [
         Stage("vision", arguments.vision_steps, arguments.rate, captions=False),
         Stage("captions", arguments.caption_steps, arguments.rate, captions=True),
+        Stage("once more", arguments.caption_steps, 0.75 * arguments.rate, captions=True),
     ]
     training = Training(stages, arguments.seed)
     if arguments.resume:
