@@ -19,7 +19,7 @@ TRAINING_PHOTOGRAPHS = (
     "astronaut", "coffee", "hubble_deep_field", "retina", "immunohistochemistry",
     "camera", "brick", "gravel", "coins", "moon",
 )  # fmt: skip
-EVALUATION_PHOTOGRAPHS = ("chelsea", "rocket", "stereo_motorcycle", "grass")
+STRANGE_PHOTOGRAPHS = ("chelsea", "rocket", "stereo_motorcycle", "grass")
 
 
 def background(rng: np.random.Generator, kind: Kind, photographs: tuple[str, ...], side: int) -> np.ndarray:

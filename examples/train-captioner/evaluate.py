@@ -129,10 +129,11 @@ def main() -> None:
     parser.add_argument("--served", type=Path, help="the exported folder, through openvino-genai")
     parser.add_argument("--model", type=Path, help="the trained weights, through transformers")
     parser.add_argument("--side", type=int, default=SIDE, help="draw the scenes in this size (--served only)")
+    parser.add_argument("--strange", action="store_true", help="over photographs that training does not know")
     parser.add_argument("--report", type=Path, help="write figures and failures as JSON")
     parser.add_argument("--sheet", type=Path, help="write a picture of the first 24 failures")
     arguments = parser.parse_args()
-    scenes = evaluation_scenes(arguments.side)
+    scenes = evaluation_scenes(arguments.side, strange=arguments.strange)
     pictures = [scene.pixels for scene in scenes]
     if arguments.served:
         answers = served_captions(arguments.served, pictures)

@@ -3,8 +3,9 @@
     python scenes.py --write DIR            the 500 evaluation scenes as PNG files, and captions.json
     python scenes.py --write DIR --side 384 the same scenes, larger
 
-Needs numpy, Pillow and scikit-image only. Every scene of the evaluation holds at least one combination that training
-never sees (see `grammar`), and its photographs are others than those of training.
+Needs numpy, Pillow and scikit-image only. No caption of the evaluation is one that training has seen (see `grammar`).
+What lies behind the objects is drawn anew; pieces of photographs are cut out of those that training has its pieces of,
+or, with `strange`, out of others.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from backgrounds import EVALUATION_PHOTOGRAPHS, KINDS, TRAINING_PHOTOGRAPHS, Kind, background
+from backgrounds import KINDS, STRANGE_PHOTOGRAPHS, TRAINING_PHOTOGRAPHS, Kind, background
 from drawing import colour_of, stamp
 from grammar import Content, caption, held_out
 from layout import Placed, choose_content, place
@@ -62,14 +63,15 @@ def validation_scenes(number: int, *, unseen: bool) -> list[Scene]:
     ]
 
 
-def evaluation_scenes(side: int = SIDE) -> list[Scene]:
-    """The 500 scenes that the model is judged by."""
+def evaluation_scenes(side: int = SIDE, *, strange: bool = False) -> list[Scene]:
+    """The 500 scenes that the model is judged by; `strange` are over photographs that training does not know."""
+    photographs = STRANGE_PHOTOGRAPHS if strange else TRAINING_PHOTOGRAPHS
     categories = [name for name, number in EVALUATION_COUNTS.items() for _ in range(number)]
     scenes = []
     for index, category in enumerate(categories):
         rng = np.random.default_rng((EVALUATION_SEED, index))
         content = _content(rng, category, unseen=True)
-        scenes.append(draw(rng, content, KINDS[index % 3], EVALUATION_PHOTOGRAPHS, side))
+        scenes.append(draw(rng, content, KINDS[index % 3], photographs, side))
     return scenes
 
 

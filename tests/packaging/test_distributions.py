@@ -16,8 +16,13 @@ from .conftest import PIXEL, ROOT, SOURCES, Environment, build
 
 pytestmark = pytest.mark.slow
 
+MODEL = ROOT / "plugins" / "multimodal" / "openvino_llama_multimodal" / "drawn_scenes"
 DATA = {
     "openvino_llama": {"py.typed", "sandbox/inferencer.wasm"},
+    "openvino_llama_multimodal": {
+        *("py.typed", "index.json", "scene.png"),
+        *(f"drawn_scenes/{path.name}" for path in MODEL.iterdir()),
+    },
     "openvino_llama_text": {"py.typed", "index.json"},
     "openvino_llama_vision": {"py.typed", "index.json"},
     "openvino_llama_anomaly": {"anomaly.wasm", "index.json", "neighbours.bin", "neighbours.xml", "sample.csv"},

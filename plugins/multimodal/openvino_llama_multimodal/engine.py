@@ -29,6 +29,7 @@ from openvino_llama_text.engine.parameters import EngineParameters, read_paramet
 __all__ = ["PicturesContext", "VisionLanguageBackend", "lay_out"]
 
 _LANGUAGE = "openvino_language_model"
+_TOKENIZER = "openvino_tokenizer.xml"
 _PREPROCESSOR, _PROCESSOR = "preprocessor_config.json", "processor_config.json"
 
 _INPUTS = (
@@ -117,6 +118,8 @@ def lay_out(files: Mapping[str, Path], folder: Path) -> Path:
     weights = files.get("weights", model.with_suffix(".bin"))
     wanted = {each.name: each for each in model.parent.iterdir() if each.is_file() and not each.name.startswith(".")}
     named = {f"{_LANGUAGE}.xml": model, f"{_LANGUAGE}.bin": weights}
+    if _TOKENIZER not in wanted:
+        raise ConfigError(f"expected {_TOKENIZER} beside the model: its engine tokenizes prompts with pictures itself")
     if not wanted.keys() & {_PREPROCESSOR, _PROCESSOR}:
         raise ConfigError(f"expected {_PREPROCESSOR} or {_PROCESSOR} beside the model: pictures would not be resized")
     if _PREPROCESSOR in wanted and all(wanted.get(name) == path for name, path in named.items()):
