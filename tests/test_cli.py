@@ -368,12 +368,12 @@ def test_nothing_heavy_is_imported_for_help(site: Path) -> None:
 
 def test_how_the_demo_asks_with_several_parts(tmp_path: Path) -> None:
     """What it sends is what the curl command that it shows would send, whatever is in the fields."""
-    sample = Sample("package:a/b.png", "image/png", part="image", fields={"text": "What's \"this\"?", "max_tokens": "9"})
+    sample = Sample("package:a/b.png", "image/png", part="image", fields={"text": 'What\'s "this"?', "max_tokens": "9"})
     sent, options = demo_request(sample, b"PNG", tmp_path / "b.png")
     request = httpx.Request("POST", "http://127.0.0.1/", **sent)
     body = request.read()
     assert request.headers["content-type"].startswith("multipart/form-data; boundary=")
     assert b'name="image"; filename="b.png"\r\nContent-Type: image/png\r\n\r\nPNG\r\n' in body
     assert b'name="text"\r\n\r\nWhat\'s "this"?\r\n' in body
-    expected = ["-F", f"image=@{tmp_path / 'b.png'}", "-F", "text=What's \"this\"?", "-F", "max_tokens=9"]
+    expected = ["-F", f"image=@{tmp_path / 'b.png'}", "-F", 'text=What\'s "this"?', "-F", "max_tokens=9"]
     assert shlex.split(options) == expected
