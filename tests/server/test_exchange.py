@@ -220,7 +220,7 @@ def test_their_outputs_in_one_stream(counts: Live) -> None:
     ("content", "status", "message"),
     [
         ({"starts": [3], "model": "nowhere"}, 404, "there is no model 'nowhere'"),
-        ({"starts": [3, 1001]}, 400, "the prompt is longer"),
+        ({"starts": [3, 1001]}, 400, "the prompt has more tokens than the model can take"),
         ({"starts": [3, 2], "fails_at": 2}, 500, "cannot give 2"),
     ],
 )
