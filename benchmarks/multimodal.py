@@ -25,7 +25,7 @@ def main() -> None:
     """Measure and print."""
     arguments = parser(__doc__)
     arguments.add_argument("--rounds", type=int, default=3)
-    arguments.add_argument("--tokens", type=int, default=96, help="of each stream")
+    arguments.add_argument("--tokens", type=int, default=256, help="of each stream")
     arguments.add_argument("--streams", type=int, nargs="+", default=list(WANTED))
     arguments.add_argument("--model", type=Path, help="folder of another model")
     options = arguments.parse_args()
