@@ -7,35 +7,24 @@ one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from openvino_llama import Chunk, InferenceRequest, InvalidInputError, ModelConfig, Preprocessed, per_model
-from openvino_llama_multimodal.description import Description, describe
+from openvino_llama import InferenceRequest, InvalidInputError, ModelConfig, Preprocessed, per_model
+from openvino_llama_multimodal.description import Context, postprocess
 from openvino_llama_multimodal.encoder_decoder.facts import decoder_facts_of, text_of
-from openvino_llama_multimodal.pictures import opened
+from openvino_llama_multimodal.pictures import render
 from openvino_llama_multimodal.processor import vision_of
-from openvino_llama_multimodal.questions import Picture
 from openvino_llama_multimodal.requests import read_asked
 from openvino_llama_text import generation
-from openvino_llama_text.answers import Answer, Generated
+from openvino_llama_text.answers import Answer
 from openvino_llama_text.requests import PICTURE, GenerationRequest
 from openvino_llama_text.tokenizers import Tokenizer, find_tokenizer
 from openvino_llama_vision.pixels import InputPlan, plan_of
 
 __all__ = ["Context", "postprocess", "preprocess", "validate"]
-
-
-class Context(msgspec.Struct, frozen=True):
-    """What postprocess needs to know of a request."""
-
-    answer: Answer
-    is_chat: bool
-    """Whether another route has asked, which makes its own answer of the text."""
 
 
 def validate(config: ModelConfig) -> None:
@@ -56,36 +45,17 @@ def preprocess(config: ModelConfig, request: InferenceRequest) -> Preprocessed:
     prompt = decoder_facts_of(config).prompt(_ids(text, asked, tokenizer))
     sampling = generation.complete(text, asked, len(prompt))
     tensors: dict[str, NDArray[Any]] = {
-        "pixels": _pixels(_plan(config), question.pictures[0]),
+        "pixels": render(_plan(config), question.pictures[0]),
         "input_ids": np.array([prompt], np.int64),
         "parameters": np.frombuffer(generation.engine_parameters(sampling, logprobs=True), np.uint8),
     }
     return Preprocessed(tensors, Context(Answer(asked, sampling, tokenizer, prompt), asked is request.parameters))
 
 
-def postprocess(
-    config: ModelConfig,  # noqa: ARG001 - of all fusions
-    outputs: Mapping[str, NDArray[Any]],
-    context: Context,
-) -> Chunk | Description | Generated:
-    """A piece of the text for each output; all of it at the end."""
-    answer = context.answer
-    if not outputs:
-        answer.end()
-        return answer.whole() if context.is_chat else describe(answer)
-    return generation.take_output(outputs, answer)
-
-
 @per_model
 def _plan(config: ModelConfig) -> InputPlan:
     """How pictures come to the encoder's size."""
     return plan_of(vision_of(config), config.inputs[0])
-
-
-def _pixels(plan: InputPlan, picture: Picture) -> NDArray[np.uint8]:
-    with opened(picture) as found:
-        placement = plan.place(found.size)
-        return plan.render(found.decode(placement.resized), placement)
 
 
 def _ids(text: ModelConfig, asked: GenerationRequest, tokenizer: Tokenizer) -> list[int]:

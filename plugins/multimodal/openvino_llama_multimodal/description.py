@@ -1,14 +1,28 @@
-"""What a model says of a picture, as ``POST /infer/multimodal`` answers it."""
+"""What a model says of a picture, piece by piece and as ``POST /infer/multimodal`` answers it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import msgspec
+from numpy.typing import NDArray
 
-from openvino_llama_text.answers import Answer, Usage
+from openvino_llama import Chunk, ModelConfig
+from openvino_llama_text import generation
+from openvino_llama_text.answers import Answer, Generated, Usage
 
-__all__ = ["Description", "describe"]
+__all__ = ["Context", "Description", "describe", "postprocess"]
 
 _DECIMALS = 6
+
+
+class Context(msgspec.Struct, frozen=True):
+    """What postprocess needs to know of a request."""
+
+    answer: Answer
+    is_chat: bool
+    """Whether another route has asked, which makes its own answer of the text."""
 
 
 class Description(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -39,3 +53,18 @@ def describe(answer: Answer) -> Description:
         token_ids=text.token_ids,
         logprobs=text.logprobs,
     )
+
+
+def postprocess(
+    config: ModelConfig,  # noqa: ARG001 - of all fusions
+    outputs: Mapping[str, NDArray[Any]],
+    context: Context,
+) -> Chunk | Description | Generated:
+    """A piece of the text for each output; all of it at the end."""
+    answer = context.answer
+    if not outputs:
+        answer.end()
+        return answer.whole() if context.is_chat else describe(answer)
+    if "prompt_tokens" in outputs:  # of models that find out how many there are
+        answer.prompt_tokens = int(outputs["prompt_tokens"][0]) or answer.prompt_tokens
+    return generation.take_output(outputs, answer)

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from openvino_llama import ConfigError, InferenceRequest, ModelConfig, Preprocessed
+from openvino_llama import InferenceRequest, ModelConfig, Preprocessed
 from openvino_llama_multimodal import dual_embedding, dual_matching
 from openvino_llama_multimodal.dual_vectors import collect, plan_for, text_of
 from openvino_llama_text.embedding import EmbeddingRequest, IllustratedEmbeddingRequest
-from openvino_llama_text.texts import max_length_of
-from openvino_llama_text.tokenizers import find_tokenizer
+from openvino_llama_text.texts import check_room
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -32,12 +31,7 @@ def prepare(config: ModelConfig, model: ov.Model) -> ov.Model:
 
 def validate(config: ModelConfig) -> None:
     """Raise ConfigError if the model has no tokenizer, or no room for a text."""
-    text = text_of(config)
-    special = find_tokenizer(text).template.size(pair=False)
-    if max_length_of(text) <= special:
-        raise ConfigError(
-            f"model {config.name!r}: it takes at most {max_length_of(text)} tokens, and {special} of them are special"
-        )
+    check_room(text_of(config))
     plan_for(config)
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from openvino_llama import DYNAMIC, ModelConfig, Preprocessed, TensorSpec, per_model
 from openvino_llama_multimodal.config import text_half
 from openvino_llama_multimodal.dual_memory import Memory, memory_of
-from openvino_llama_multimodal.pictures import opened
+from openvino_llama_multimodal.pictures import render
 from openvino_llama_multimodal.processor import vision_of
 from openvino_llama_multimodal.questions import Picture
 from openvino_llama_text.buckets import Gathered, Part, batches, gather
@@ -144,16 +144,10 @@ def _tensors(
     """Which of the pictures and, counted on, of the texts stand in the rows of an inference, and its tensors."""
     plan, most = plan_for(config), config.batching.max_batch_size or 1
     for begin in range(0, len(pictures), most):
-        pixels = [_render(plan, each) for each in pictures[begin : begin + most]]  # (1, height, width, channels) each
+        pixels = [render(plan, each) for each in pictures[begin : begin + most]]  # (1, height, width, channels) each
         yield range(begin, begin + len(pixels)), {PIXELS: np.concatenate(pixels) if len(pixels) > 1 else pixels[0]}
     for places, tensors in batches(text_of(config), texts) if texts else ():
         yield [len(pictures) + each for each in places], tensors
-
-
-def _render(plan: InputPlan, picture: Picture) -> NDArray[np.uint8]:
-    with opened(picture) as body:
-        placement = plan.place(body.size)
-        return plan.render(body.decode(placement.resized), placement)
 
 
 def _with_none(config: ModelConfig, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

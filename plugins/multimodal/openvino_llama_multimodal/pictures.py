@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from openvino_llama import InputTooLargeError, InvalidInputError, RequestError
 from openvino_llama_multimodal.questions import Picture
 from openvino_llama_vision.images import MEDIA_TYPES, OpenedPicture, max_pixels_allowed, open_picture, recognized
+from openvino_llama_vision.pixels import InputPlan
 
-__all__ = ["decode", "opened"]
+__all__ = ["decode", "render"]
 
 _UNSTATED = ("", "application/octet-stream")
 _ALSO_WRITTEN = {"image/jpg": "image/jpeg"}
@@ -27,11 +30,12 @@ def decode(picture: Picture, at_least: tuple[int, int] | None = None) -> Image.I
         return _open(picture).decode(at_least)
 
 
-@contextmanager
-def opened(picture: Picture) -> Iterator[OpenedPicture]:
-    """A picture whose header has been read; what goes wrong in the body is told with its name, too."""
+def render(plan: InputPlan, picture: Picture) -> NDArray[np.uint8]:
+    """The picture as a model's input, (1, height, width, channels); errors as of ``decode``."""
     with _named(picture):
-        yield _open(picture)
+        found = _open(picture)
+        placement = plan.place(found.size)
+        return plan.render(found.decode(placement.resized), placement)
 
 
 def _open(picture: Picture) -> OpenedPicture:

@@ -6,7 +6,7 @@ architecture what becomes of a picture, and how it is written in a prompt; here 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from openvino_llama import (
-    Chunk,
     InferenceRequest,
     InputTooLargeError,
     InvalidInputError,
@@ -25,12 +24,12 @@ from openvino_llama import (
     per_model,
 )
 from openvino_llama_multimodal.config import text_half
-from openvino_llama_multimodal.description import Description, describe
+from openvino_llama_multimodal.description import Context, postprocess
 from openvino_llama_multimodal.pictures import decode
 from openvino_llama_multimodal.questions import Picture
 from openvino_llama_multimodal.requests import read_asked
 from openvino_llama_text import generation
-from openvino_llama_text.answers import Answer, Generated
+from openvino_llama_text.answers import Answer
 from openvino_llama_text.chat import ChatTemplate, read_chat_template
 from openvino_llama_text.requests import PICTURE, GenerationRequest
 from openvino_llama_text.tokenizers import BREAK, Tokenizer, find_tokenizer
@@ -45,14 +44,6 @@ _MOST_BYTES = 256 << 20
 """Of all pictures of a request: they stand several times in memory on their way."""
 _AS_IT_IS = "{{ messages[0].content }}"
 """The template of a text that is to be continued."""
-
-
-class Context(msgspec.Struct, frozen=True):
-    """What postprocess needs to know of a request."""
-
-    answer: Answer
-    is_chat: bool
-    """Whether another route has asked, which makes its own answer of the text."""
 
 
 def validate(config: ModelConfig) -> None:
@@ -84,20 +75,6 @@ def preprocess(config: ModelConfig, request: InferenceRequest) -> Preprocessed:
     answer = Answer(asked, sampling, tokenizer, [])
     answer.prompt_tokens = tokens + len(question.pictures)  # at least; the engine tells how many there are
     return Preprocessed(tensors, Context(answer, asked is request.parameters))
-
-
-def postprocess(
-    config: ModelConfig,  # noqa: ARG001 - of all fusions
-    outputs: Mapping[str, NDArray[Any]],
-    context: Context,
-) -> Chunk | Description | Generated:
-    """A piece of the text for each output; all of it at the end."""
-    answer = context.answer
-    if not outputs:
-        answer.end()
-        return answer.whole() if context.is_chat else describe(answer)
-    answer.prompt_tokens = int(outputs["prompt_tokens"][0]) or answer.prompt_tokens
-    return generation.take_output(outputs, answer)
 
 
 def _prompt(config: ModelConfig, asked: GenerationRequest, tokenizer: Tokenizer, pictures: int) -> tuple[str, int]:

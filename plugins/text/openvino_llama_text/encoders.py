@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from openvino_llama import ConfigError, InferenceRequest, ModelConfig, Preprocessed
+from openvino_llama import InferenceRequest, ModelConfig, Preprocessed
 from openvino_llama_text import classification, embedding, rerank
 from openvino_llama_text.buckets import gather
-from openvino_llama_text.texts import max_length_of
-from openvino_llama_text.tokenizers import find_tokenizer
+from openvino_llama_text.texts import check_room
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -39,11 +38,7 @@ def prepare(config: ModelConfig, model: ov.Model) -> ov.Model:
 
 def validate(config: ModelConfig) -> None:
     """Refuse a model whose outputs, labels or tokenizer do not fit, or are not there."""
-    special = find_tokenizer(config).template.size(pair=config.task == "rerank")
-    if max_length_of(config) <= special:
-        raise ConfigError(
-            f"model {config.name!r}: it takes at most {max_length_of(config)} tokens, and {special} of them are special"
-        )
+    check_room(config, pair=config.task == "rerank")
     _TASKS[config.task].validate(config)
 
 

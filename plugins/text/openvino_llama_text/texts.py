@@ -7,11 +7,11 @@ from typing import Annotated
 
 import msgspec
 
-from openvino_llama import DYNAMIC, InvalidInputError, ModelConfig, per_model
+from openvino_llama import DYNAMIC, ConfigError, InvalidInputError, ModelConfig, per_model
 from openvino_llama_text.files import facts_of
 from openvino_llama_text.tokenizers import Encoding, find_tokenizer
 
-__all__ = ["MOST_TEXTS", "Input", "Texts", "encode_pairs", "encode_texts", "max_length_of", "named"]
+__all__ = ["MOST_TEXTS", "Input", "Texts", "check_room", "encode_pairs", "encode_texts", "max_length_of", "named"]
 
 MOST_TEXTS = 2048
 
@@ -40,6 +40,13 @@ def max_length_of(config: ModelConfig) -> int:
     stated = (config.config.max_sequence_length, facts.max_sequence_length, config.limits.max_sequence_length)
     known: list[int] = [length for length in (positions, *stated, *fixed) if length]
     return min(known)
+
+
+def check_room(config: ModelConfig, *, pair: bool = False) -> None:
+    """Raise ConfigError if a model has no tokenizer, or the special tokens leave no room for a text."""
+    most, special = max_length_of(config), find_tokenizer(config).template.size(pair=pair)
+    if most <= special:
+        raise ConfigError(f"model {config.name!r}: it takes at most {most} tokens, and {special} of them are special")
 
 
 def encode_texts(config: ModelConfig, texts: Mapping[str, str], *, truncate: bool) -> tuple[list[Encoding], list[int]]:

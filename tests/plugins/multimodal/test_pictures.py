@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from openvino_llama import InputTooLargeError, InvalidInputError
-from openvino_llama_multimodal.pictures import decode, opened
+from openvino_llama_multimodal.pictures import decode, render
 from openvino_llama_multimodal.questions import Picture
+from openvino_llama_vision.config import Preprocessing
+from openvino_llama_vision.pixels import InputPlan
 
 from .llava import file_of
 
 RED = np.full((4, 6, 3), (255, 0, 0), np.uint8)
 PNG = file_of(RED)
+PLAN = InputPlan("pixels", "RGB", 8, 8, Preprocessing(), 10**6)
 
 
 def picture(body: bytes, media_type: str = "", name: str = "image[1]") -> Picture:
@@ -24,8 +29,7 @@ def picture(body: bytes, media_type: str = "", name: str = "image[1]") -> Pictur
 def test_a_media_type_may_say_nothing(media_type: str) -> None:
     """What the first bytes say counts then."""
     assert decode(picture(PNG, media_type)).size == (6, 4)
-    with opened(picture(PNG, media_type)) as found:
-        assert found.size == (6, 4)
+    assert render(PLAN, picture(PNG, media_type)).shape == (1, 8, 8, 3)
 
 
 @pytest.mark.parametrize("media_type", ["image/jpeg", "image/jpg"])
@@ -65,18 +69,13 @@ def test_formats_that_are_known_but_not_decoded() -> None:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
 @pytest.mark.parametrize("part", [0.05, 0.5, 0.9])
 def test_damaged_pictures(kind: str, part: float) -> None:
-    """Are told as such, with nothing of a library's own words; also where the body is read late."""
+    """Are told as such, with nothing of a library's own words."""
     noise = np.random.default_rng(1).integers(0, 256, (40, 40, 3), np.uint8)
     body = file_of(noise, kind)
     broken = picture(body[: int(len(body) * part)])
-    for read in (decode, _late):
+    for read in (decode, partial(render, PLAN)):
         with pytest.raises(InvalidInputError, match=r"^image\[1\]: the image/\w+ picture is damaged or incomplete$"):
             read(broken)
-
-
-def _late(given: Picture) -> Image.Image:
-    with opened(given) as found:
-        return found.decode()
 
 
 def test_too_many_pixels(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,7 @@ class TestGather:
         assert (tmp_path / "target" / "config.json").read_bytes() == CONFIG
         assert not list(tmp_path.rglob("evil.py"))
 
-    @pytest.mark.parametrize("name", ["../x.json", "a/../../x.json", "/tmp/x.json", "a/..", "C:/x.json", "..\\x.json"])
+    @pytest.mark.parametrize("name", ["../x.json", "a/../../x.json", "/x.json", "a/..", "C:/x.json", "..\\x.json"])
     def test_members_that_leave_the_folder(self, tmp_path: Path, name: str) -> None:
         """The whole archive is refused: it is not one that somebody made in good faith."""
         zipped(tmp_path, {"config.json": CONFIG, name: b"x"})
