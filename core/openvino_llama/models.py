@@ -331,9 +331,9 @@ class Models:
         def make_guest() -> Guest:
             return self._make_guest(module, graph, config, model_type)
 
-        # One more than infer at a time: it decodes while they do.
+        # Two more than infer at a time: they decode and answer while those do.
         workers = Workers(
-            number=config.limits.workers or graph.parallelism + 1,
+            number=config.limits.workers or graph.parallelism + 2,
             stream=config.task in model_type.streaming,
             make_way=isinstance(graph, LivingGraph),
         )
@@ -350,7 +350,7 @@ class Models:
         return msgspec.structs.replace(config, batching=batching, limits=limits, isolation=isolation)
 
     def _make_guest(self, module: GuestModule, graph: Graph, config: ModelConfig, model_type: ModelType) -> Guest:
-        # Only the built-in guest is known to leave its inputs alone during compute, and to do little between outputs.
+        # Only the built-in guest is known to leave its inputs alone during compute, and to do little itself.
         known = module is self._built_in
         nn = WasiNN(
             {config.name: graph},

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import Any
 
 import msgspec
@@ -85,17 +85,17 @@ class Pipeline:
         request gives its place free.
         """
         runner = model.serving.runner
-        job = runner.submit(Job(request, deadline, *finish))
-        try:
-            while True:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(deadline.remaining() + _GRACE_SECONDS):
-                        return await asyncio.wrap_future(job.future)
-                if deadline.is_over():  # if not, the model streams, and something has come
+        with closing(_News(deadline)) as news:
+            job = runner.submit(Job(request, deadline, *finish))
+            job.future.add_done_callback(news.end)
+            try:
+                _, ended = await news.next()
+                if not ended:
                     raise _too_late(model)
-        except (DeadlineExceededError, asyncio.CancelledError):
-            runner.cancel(job)
-            raise
+                return job.future.result()
+            finally:
+                if not job.future.done():
+                    runner.cancel(job)
 
     async def stream(
         self, model: Model, request: InferenceRequest, deadline: Deadline, encode: Finish, finish: Finish

@@ -169,7 +169,7 @@ class Runner:
         if self._makes_way:
             _make_way()
         # A model that streams has many workers: what one large picture took must not stay with each of them.
-        largest = _LARGEST_GUEST if self._streams else sys.maxsize
+        largest = _LARGEST_GUEST if self._streams else None
         guests = _Guests(self._make_guest, 0 if self._per_request else largest)
         try:
             with guests.one():
@@ -179,7 +179,7 @@ class Runner:
             return
         started.set_result(None)
         while jobs := self._take():
-            with _answering(jobs):
+            with _Answering(jobs):
                 self._serve(guests, jobs)
             jobs.clear()  # their pictures and tensors are not kept until the next request comes
         guests.drop()
@@ -188,7 +188,7 @@ class Runner:
         ready = [job for job in jobs if self._preprocess(job)]
         if self._streams:
             for job in ready:
-                with _answering([job]):
+                with _Answering([job]):
                     self._stream(guests, job)
             return
         for group in self._grouped(ready):
@@ -209,7 +209,7 @@ class Runner:
         if not job.future.set_running_or_notify_cancel():
             return False
         ready = False
-        with _answering([job]):
+        with _Answering([job]):
             if job.deadline.is_over():
                 raise _over(job.deadline, "in the queue")
             ready = isinstance(job, Part) or self._become_tensors(job)
@@ -239,7 +239,7 @@ class Runner:
             self._changed.notify_all()
 
     def _answer_whole(self, job: Job) -> None:
-        with _answering([job]):
+        with _Answering([job]):
             self._finish(job)
 
     def _finish(self, job: Job) -> None:
@@ -268,7 +268,7 @@ class Runner:
                 logger.warning("model %s: a batch of %d failed: %s", self._config.name, len(jobs), error)
         for job in jobs:
             if not job.future.done():
-                with _answering([job]):
+                with _Answering([job]):
                     self._infer_together(guests, [job])
 
     def _infer_together(self, guests: _Guests, jobs: list[Job]) -> None:
@@ -277,7 +277,7 @@ class Runner:
         with guests.one() as guest:
             outputs = self._call(guest, jobs)
             for job, own in zip(jobs, _split(outputs, jobs), strict=True):
-                with _answering([job]), self._stage("postprocess"):
+                with _Answering([job]), self._stage("postprocess"):
                     result = self._hooks.postprocess(config=self._config, outputs=own, context=job.prepared.context)
                     job.future.set_result(job.finish(result))
 
@@ -341,13 +341,55 @@ class Runner:
         if outputs is StreamEnd.PROMPT_TOO_LONG:
             raise InvalidInputError("the prompt has more tokens than the model can take")
 
-    @contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._observer.stage(self._config.name, name, time.perf_counter() - started)
+    def _stage(self, name: str) -> _Stage:
+        return _Stage(self._observer, self._config.name, name)
+
+
+# The two below are entered several times for each request, and a generator's context manager costs three times as much.
+
+
+class _Stage:
+    """Tells how long the body took."""
+
+    __slots__ = ("_model", "_name", "_observer", "_started")
+
+    def __init__(self, observer: Observer, model: str, name: str) -> None:
+        self._observer = observer
+        self._model = model
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._observer.stage(self._model, self._name, time.perf_counter() - self._started)
+
+
+class _Answering:
+    """Answers the jobs that have no answer yet with the exception of the body."""
+
+    __slots__ = ("_jobs",)
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._jobs = jobs
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> bool:
+        if error is None:
+            return False
+        if not isinstance(error, OpenVINOLlamaError):
+            # Plugins' code runs here: whatever it raises must not end the worker. Nor is it handed on as it is:
+            # SystemExit would end the event loop, StopIteration would never arrive, TimeoutError be taken for another.
+            logger.error("a request failed unexpectedly", exc_info=error)
+            failure = HookError("the request failed unexpectedly; the log has the error")
+            failure.__cause__ = error
+            error = failure
+        for job in self._jobs:
+            if not job.future.done():
+                job.future.set_exception(error)
+        return True
 
 
 class _Flow:
@@ -374,8 +416,8 @@ class _Flow:
 class _Guests:
     """The guest of one worker: kept, or made anew for each inference; replaced when it broke."""
 
-    def __init__(self, make: Callable[[], Guest], largest: int) -> None:
-        """One is kept while its memory has at most ``largest`` bytes."""
+    def __init__(self, make: Callable[[], Guest], largest: int | None) -> None:
+        """One is kept while its memory has at most ``largest`` bytes; None is any number."""
         self._make = make
         self._largest = largest
         self._guest: Guest | None = None
@@ -390,7 +432,7 @@ class _Guests:
             self.drop()
             raise
         finally:
-            if self._guest and self._guest.memory_bytes > self._largest:
+            if self._largest is not None and self._guest and self._guest.memory_bytes > self._largest:
                 self.drop()
 
     def drop(self) -> None:
@@ -404,28 +446,6 @@ def _make_way() -> None:
     if sys.platform == "linux":
         with suppress(OSError):  # not everybody may
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
-
-
-@contextmanager
-def _answering(jobs: Sequence[Job]) -> Iterator[None]:
-    """Answer the jobs that have no answer yet with the exception of the body."""
-    try:
-        yield
-    except OpenVINOLlamaError as error:
-        _fail(jobs, error)
-    # Plugins' code runs here: whatever it raises must not end the worker. Nor is it handed on as it is: SystemExit
-    # would end the event loop, StopIteration would never arrive, TimeoutError would be taken for another one.
-    except BaseException as error:
-        logger.exception("a request failed unexpectedly")
-        failure = HookError("the request failed unexpectedly; the log has the error")
-        failure.__cause__ = error
-        _fail(jobs, failure)
-
-
-def _fail(jobs: Sequence[Job], error: OpenVINOLlamaError) -> None:
-    for job in jobs:
-        if not job.future.done():
-            job.future.set_exception(error)
 
 
 def _over(deadline: Deadline, where: str) -> OpenVINOLlamaError:

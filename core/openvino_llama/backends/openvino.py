@@ -48,6 +48,10 @@ _SUFFIXES = {
     Encoding.TENSORFLOW: ".pb",
     Encoding.TENSORFLOWLITE: ".tflite",
 }
+_THROUGHPUT = {"PERFORMANCE_HINT": "THROUGHPUT"}
+# Threads that are bound to one processor wait for it while decoding and answering take it, and the other one is idle.
+_DEFAULTS = {"CPU": _THROUGHPUT | {"ENABLE_CPU_PINNING": False}}
+"""Device -> the properties that a model's entry has unless it says otherwise."""
 _LAYOUTS = {"[N,C,H,W]": TensorLayout.NCHW, "[N,H,W,C]": TensorLayout.NHWC}
 
 
@@ -121,7 +125,7 @@ class OpenVINOBackend:
         if device in ("CPU", "GPU", "NPU") and not self._has(device):
             raise ModelLoadError(f"no device {device!r} on this machine; there is {', '.join(self.devices)}")
         with _as_load_error("compile"):
-            compiled = self._core.compile_model(model, device, {"PERFORMANCE_HINT": "THROUGHPUT"} | properties)
+            compiled = self._core.compile_model(model, device, _DEFAULTS.get(device, _THROUGHPUT) | properties)
         return OpenVINOGraph(compiled, *specs, batches=batches)
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 __all__ = ["TICK_SECONDS", "Deadline", "Watchdog"]
 
@@ -57,13 +57,36 @@ class Deadline:
         self.cancelled = True
 
 
+_Watched = tuple[Callable[[], None], Deadline]
+_UNWATCHED = nullcontext()
+
+
+class _Watching:
+    """While its body runs, the watchdog sees the deadline. No generator: this is entered for each token of a stream."""
+
+    __slots__ = ("_lock", "_own", "_watched")
+
+    def __init__(self, watched: dict[object, _Watched], lock: threading.Lock, own: _Watched) -> None:
+        self._watched = watched
+        self._lock = lock
+        self._own = own
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._watched[self] = self._own
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:  # when this returns, nothing is being cancelled any more
+            del self._watched[self]
+
+
 class Watchdog:
     """One thread that ticks, and that cancels what runs past its deadline."""
 
     def __init__(self, tick: Callable[[], None]) -> None:
         """``tick`` is called once for each TICK_SECONDS that have passed, several times in a row if this is late."""
         self._tick = tick
-        self._watched: dict[object, tuple[Callable[[], None], Deadline]] = {}
+        self._watched: dict[object, _Watched] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ovllama-watchdog", daemon=True)
@@ -94,20 +117,9 @@ class Watchdog:
         except Exception:
             logger.exception("a backend could not cancel its inference")
 
-    @contextmanager
-    def watching(self, cancel: Callable[[], None], deadline: Deadline | None) -> Iterator[None]:
+    def watching(self, cancel: Callable[[], None], deadline: Deadline | None) -> AbstractContextManager[None]:
         """Call ``cancel``, again and again, while the body runs past its deadline."""
-        if deadline is None:
-            yield
-            return
-        key = object()
-        with self._lock:
-            self._watched[key] = (cancel, deadline)
-        try:
-            yield
-        finally:
-            with self._lock:
-                del self._watched[key]
+        return _UNWATCHED if deadline is None else _Watching(self._watched, self._lock, (cancel, deadline))
 
     def close(self) -> None:
         """End the thread."""

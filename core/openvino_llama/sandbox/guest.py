@@ -65,13 +65,13 @@ class Guest:
     ) -> None:
         """Load the model named ``config.name`` in the guest; ModelLoadError if it does not take it.
 
-        ``quick`` is whether the guest is known to do next to nothing itself between two outputs of a stream.
+        ``quick`` is whether the guest is known to do next to nothing itself.
         """
         self._instance = instance
         self._config = config
         self._alloc = instance.function("alloc", 1)
         self._dealloc = instance.function("dealloc", 1)
-        self._infer = instance.function("infer", 3)
+        self._infer = instance.function("infer", 3, quick=quick)
         self._next = instance.function("infer_next", 1, quick=quick) if streaming else None
         self._buffers = [_Buffer(spec) for spec in config.inputs]
         # Name, number of the type, size and type of an element: looked up once, and not for each token of a stream.

@@ -16,31 +16,37 @@ from litestar.connection import ASGIConnection
 from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
 from litestar.handlers import BaseRouteHandler
 
-__all__ = ["LOCAL_ONLY", "PUBLIC", "check_key", "guard_for"]
+__all__ = ["PUBLIC", "Guard", "check_key", "guard_all", "guard_management"]
 
 PUBLIC = {"public": True}
 """``opt`` of routes that never want a key."""
-LOCAL_ONLY = {"local_only": True}
-"""``opt`` of routes that are for this host only, unless a key is set."""
 
 Connection = ASGIConnection[Any, Any, Any, Any]
+# A coroutine, though it awaits nothing: Litestar would send a plain function to a thread for each request.
+Guard = Callable[[Connection, BaseRouteHandler], Awaitable[None]]
 
 
-def guard_for(
-    api_key: str | None, origins: Sequence[str] = ()
-) -> Callable[[Connection, BaseRouteHandler], Awaitable[None]]:
-    """The guard of all routes; pages of these origins may manage models."""
+def guard_all(api_key: str | None) -> list[Guard]:
+    """The guards of all routes. There are none without a key: Litestar copies a handler for each guard it calls."""
+    if api_key is None:
+        return []
 
-    # A coroutine, though it awaits nothing: Litestar would send a plain function to a thread for each request.
     async def guard(connection: Connection, handler: BaseRouteHandler) -> None:
-        if handler.opt.get("public"):
-            return
-        if api_key is not None:
+        if not handler.opt.get("public"):
             check_key(connection, api_key)
-        elif handler.opt.get("local_only"):
-            _check_local(connection, origins)
 
-    return guard
+    return [guard]
+
+
+def guard_management(api_key: str | None, origins: Sequence[str] = ()) -> list[Guard]:
+    """What routes that manage models have besides: without a key, this host and pages of these origins only."""
+    if api_key is not None:
+        return []
+
+    async def guard(connection: Connection, _: BaseRouteHandler) -> None:
+        _check_local(connection, origins)
+
+    return [guard]
 
 
 def check_key(connection: Connection, api_key: str) -> None:

@@ -15,7 +15,7 @@ from litestar.types import ExceptionHandlersMap
 
 from openvino_llama import __version__
 from openvino_llama.plugins import Plugins, load_plugins
-from openvino_llama.server.access import check_key, guard_for
+from openvino_llama.server.access import check_key, guard_all
 from openvino_llama.server.exchange import Gateway
 from openvino_llama.server.inference import inference_routes
 from openvino_llama.server.management import management_routes
@@ -54,7 +54,7 @@ def create_app(settings: Settings | None = None, plugins: Plugins | None = None)
             "pipeline": Provide(lambda: server.pipeline, sync_to_thread=False),
             "gateway": Provide(lambda: gateway, sync_to_thread=False),
         },
-        guards=[guard_for(settings.api_key, settings.cors_origins)],
+        guards=guard_all(settings.api_key),
         exception_handlers={Exception: answer_problem, **_unmatched(settings.api_key)},
         cors_config=CORSConfig(
             allow_origins=list(settings.cors_origins),

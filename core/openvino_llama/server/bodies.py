@@ -63,13 +63,14 @@ async def read_body(request: Request[Any, Any, Any], limit: int) -> bytes:
         expected = ", ".join(_CODINGS)
         message = f"Content-Encoding: expected one of {expected}; got {coding[:40]!r}"
         raise UnsupportedMediaTypeError(message, codings=_CODINGS)
-    body = bytearray()
+    chunks, size = [], 0
     with reading(limit):
         async for chunk in request.stream():
-            body += chunk
-            if len(body) > limit:
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > limit:
                 raise _too_large(limit)
-    content = bytes(body)
+    content = chunks[0] if len(chunks) == 1 else b"".join(chunks)
     return content if coding == "identity" else await asyncio.to_thread(_inflate, content, coding, limit)
 
 

@@ -15,7 +15,7 @@ from openvino_llama.config import RegistryEntry
 from openvino_llama.errors import InvalidInputError, ModelNotFoundError
 from openvino_llama.models import Model, State
 from openvino_llama.registry import check_name, check_unique, read_entry
-from openvino_llama.server.access import LOCAL_ONLY
+from openvino_llama.server.access import guard_management
 from openvino_llama.server.bodies import MULTIPART, decode_object, media_type_of, read_body
 from openvino_llama.server.openapi import upload_operation
 from openvino_llama.server.state import Server
@@ -62,6 +62,7 @@ class ModelList(msgspec.Struct, frozen=True):
 
 def management_routes(server: Server) -> list[ControllerRouterHandler]:
     """The routes of model management."""
+    guards = guard_management(server.settings.api_key, server.settings.cors_origins)
 
     def info(model: Model) -> ModelInfo:
         model_type = server.plugins.model_types.get(model.entry.type)
@@ -79,7 +80,7 @@ def management_routes(server: Server) -> list[ControllerRouterHandler]:
     @post(
         "/models/load",
         status_code=201,
-        opt=LOCAL_ONLY,
+        guards=guards,
         request_max_body_size=server.settings.max_upload_bytes,
         operation_class=upload_operation(LoadRequest),
         summary="Load a model: an entry whose files are in the models folder, or the files themselves",
@@ -93,11 +94,11 @@ def management_routes(server: Server) -> list[ControllerRouterHandler]:
         location = f"{request.scope.get('root_path', '')}/models/{quote(model.name)}"
         return Response(info(model), status_code=201, headers={"Location": location})
 
-    @put("/models/{model_id:str}/activate", opt=LOCAL_ONLY, summary="Make a model the active one", tags=["models"])
+    @put("/models/{model_id:str}/activate", guards=guards, summary="Make a model the active one", tags=["models"])
     async def activate_model(model_id: FromPath[str]) -> ModelInfo:
         return info(await asyncio.to_thread(server.models.activate, model_id))
 
-    @delete("/models/{model_id:str}", opt=LOCAL_ONLY, summary="Unload a model, after its requests", tags=["models"])
+    @delete("/models/{model_id:str}", guards=guards, summary="Unload a model, after its requests", tags=["models"])
     async def unload_model(model_id: FromPath[str]) -> None:
         await asyncio.to_thread(server.models.unload, model_id)
         server.drop_upload(model_id)

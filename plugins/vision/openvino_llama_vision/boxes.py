@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Candidates", "blend", "iou", "suppress"]
+__all__ = ["NOTHING", "Candidates", "blend", "iou", "suppress"]
 
 Floats = NDArray[np.floating[Any]]
 
@@ -39,6 +39,10 @@ class Candidates(msgspec.Struct, frozen=True):
     def best_first(self) -> Candidates:
         """By falling score; equal ones keep their order."""
         return self.take(np.argsort(-self.scores, kind="stable")[:_MOST_CANDIDATES])
+
+
+NOTHING = Candidates(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+"""What a decoder finds in most pictures that a camera sends."""
 
 
 def iou(box: Floats, boxes: Floats) -> Floats:

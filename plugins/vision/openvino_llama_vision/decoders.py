@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from openvino_llama import ConfigError, ModelConfig, per_model
 from openvino_llama_vision.anchors import anchors_of
-from openvino_llama_vision.boxes import Candidates, blend, suppress
+from openvino_llama_vision.boxes import NOTHING, Candidates, blend, suppress
 from openvino_llama_vision.config import BlazeFace, Decoder, Ssd, Yolo, YoloNms
 from openvino_llama_vision.labels import class_count
 
@@ -131,6 +131,8 @@ def find_faces(decoder: BlazeFace, anchors: NDArray[np.float32], outputs: Output
     """Read boxes and keypoints relative to their anchors, and average those that overlap."""
     regressors, logits = sorted(outputs.values(), key=lambda each: -each.shape[2])  # (1, anchors, 16), (1, anchors, 1)
     likely = np.flatnonzero(logits[0, :, 0] >= _logit(cut.threshold))
+    if not len(likely):
+        return NOTHING
     points = regressors[0].reshape(regressors.shape[1], -1, 2)[likely] / np.array(cut.canvas, np.float32)
     centres, halves = points[:, 0] + anchors[likely], points[:, 1] / 2
     found = Candidates(
