@@ -21,10 +21,10 @@ from openvino_llama.backends.openvino import OpenVINOBackend, OpenVINOGraph
 from openvino_llama.config import ModelConfig, typed_config
 from openvino_llama.hookspecs import InferenceRequest, Preprocessed
 from openvino_llama.pipeline import read_parameters
-from openvino_llama.plugins import Plugins, load_plugins
+from openvino_llama.plugins import ModelHooks, Plugins, load_plugins
 from openvino_llama.registry import locate, read_registry
 
-__all__ = ["throughput"]
+__all__ = ["infer_once", "open_model", "throughput"]
 
 THREADS = (2, 3, 4)
 
@@ -44,6 +44,17 @@ def open_model(registry: Path, name: str) -> tuple[ModelConfig, OpenVINOGraph, P
     return msgspec.structs.replace(config, inputs=tuple(graph.inputs), outputs=tuple(graph.outputs)), graph, plugins
 
 
+def infer_once(config: ModelConfig, hooks: ModelHooks, infer: ov.InferRequest, request: InferenceRequest) -> None:
+    """Preprocess and infer."""
+    prepared = hooks.preprocess(config=config, request=request)
+    for part in [prepared] if isinstance(prepared, Preprocessed) else prepared:
+        for index, spec in enumerate(config.inputs):
+            tensor, array = infer.get_input_tensor(index), part.tensors[spec.name]
+            tensor.shape = array.shape
+            tensor.data[...] = array
+        infer.infer(share_outputs=True)
+
+
 def throughput(registry: Path, name: str, request: InferenceRequest, threads: int, seconds: float) -> float:
     """Inferences per second with so many threads."""
     config, graph, plugins = open_model(registry, name)
@@ -56,13 +67,7 @@ def throughput(registry: Path, name: str, request: InferenceRequest, threads: in
     def work(number: int) -> None:
         infer = graph.compiled.create_infer_request()
         while time.perf_counter() < until:
-            prepared = hooks.preprocess(config=config, request=request)
-            for part in [prepared] if isinstance(prepared, Preprocessed) else prepared:
-                for index, spec in enumerate(config.inputs):
-                    tensor, array = infer.get_input_tensor(index), part.tensors[spec.name]
-                    tensor.shape = array.shape
-                    tensor.data[...] = array
-                infer.infer(share_outputs=True)
+            infer_once(config, hooks, infer, request)
             counts[number] += 1
 
     started = time.perf_counter()

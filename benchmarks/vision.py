@@ -1,6 +1,7 @@
 """HTTP throughput of the server over the in-process limit of the same machine, in one run.
 
-Server, load and limit are processes of their own and take turns. ``--peers`` adds LitServe, in a virtual environment
+Server, load and limit are processes of their own and take turns; so does the least that a Litestar server can be
+(``bare``), which shows how much of the limit HTTP in Python leaves. ``--peers`` adds LitServe, in a virtual environment
 of its own, with the same model file and the same preprocessing.
 """
 
@@ -30,6 +31,7 @@ MODELS = {"mobilenet_v2": 0.90, "face_detection_short": 0.70}
 ROOT = Path(__file__).resolve().parent.parent
 MIRROR = ROOT.parent / "shared" / "models"
 CONNECTIONS = 16
+BARE_THREADS = 4
 
 
 def picture() -> bytes:
@@ -44,8 +46,14 @@ def picture() -> bytes:
 @contextlib.contextmanager
 def served(registry: Path) -> Iterator[str]:
     """A server of its own; its address."""
-    command = [sys.executable, "-m", "openvino_llama", "serve", "--registry", str(registry), "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    with _started("openvino_llama", "serve", "--registry", registry, "--port", "0") as address:
+        yield address
+
+
+@contextlib.contextmanager
+def _started(module: str, *arguments: object) -> Iterator[str]:
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     try:
         assert process.stdout
         yield process.stdout.readline().split()[-1]
@@ -66,7 +74,7 @@ def run_json(module: str, *arguments: object) -> dict[str, Any]:
 
 def measure(name: str, registry: Path, file: Path, options: Any) -> dict[str, float]:
     """Limit and server in turns; medians over the rounds."""
-    limits, servers = [], []
+    limits, servers, bares = [], [], []
     for _ in range(options.rounds):
         limits.append(run_json("benchmarks.inprocess", registry, name, file, "image/jpeg", options.seconds)["rps"])
         with served(registry) as address:
@@ -74,11 +82,16 @@ def measure(name: str, registry: Path, file: Path, options: Any) -> dict[str, fl
             run_json("benchmarks.load", url, file, "image/jpeg", CONNECTIONS, 1)
             servers.append(run_json("benchmarks.load", url, file, "image/jpeg", CONNECTIONS, options.seconds))
             alone = run_json("benchmarks.load", url, file, "image/jpeg", 1, options.seconds)
-    assert not any(each["errors"] for each in servers), "the server answered with errors"
+        with _started("benchmarks.bare", registry, name, BARE_THREADS) as address:
+            url = f"{address}/infer/image"
+            run_json("benchmarks.load", url, file, "image/jpeg", CONNECTIONS, 1)
+            bares.append(run_json("benchmarks.load", url, file, "image/jpeg", CONNECTIONS, options.seconds))
+    assert not any(each["errors"] for each in (*servers, *bares)), "a server answered with errors"
     limit, rate = statistics.median(limits), statistics.median(each["rps"] for each in servers)
     ratio = statistics.median(each["rps"] / limit for each, limit in zip(servers, limits, strict=True))
+    bare = statistics.median(each["rps"] / limit for each, limit in zip(bares, limits, strict=True))
     latencies = {"p50_ms": alone["p50_ms"], "p99_ms": alone["p99_ms"]}
-    return {"limit_rps": limit, "server_rps": rate, "ratio": ratio} | latencies
+    return {"limit_rps": limit, "server_rps": rate, "ratio": ratio, "bare_ratio": bare} | latencies
 
 
 def pulled(folder: Path, name: str) -> Path:
@@ -111,7 +124,7 @@ def main() -> None:
                     peer = run_json("benchmarks.load", url, json_file, "application/json", CONNECTIONS, options.seconds)
                     assert not peer["errors"], "LitServe answered with errors"
                     figures[name]["litserve_rps"] = peer["rps"]
-    head = ("model", "limit/s", "server/s", "ratio", "wanted", "p50 ms", "p99 ms", "LitServe/s")
+    head = ("model", "limit/s", "server/s", "ratio", "wanted", "bare ratio", "p50 ms", "p99 ms", "LitServe/s")
     rows = [
         (
             name,
@@ -119,6 +132,7 @@ def main() -> None:
             each["server_rps"],
             each["ratio"],
             MODELS[name],
+            each["bare_ratio"],
             each["p50_ms"],
             each["p99_ms"],
             each.get("litserve_rps", "-"),

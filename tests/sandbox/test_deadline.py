@@ -45,6 +45,42 @@ def test_it_ticks() -> None:
     watchdog.close()
 
 
+def test_it_sleeps_while_nothing_runs() -> None:
+    """An idle process does not wake up a hundred times a second; whatever begins or is watched wakes it."""
+    ticks: list[float] = []
+    watchdog = Watchdog(lambda: ticks.append(time.monotonic()))
+    time.sleep(1.5)
+    for _ in range(3):
+        slept = len(ticks)
+        time.sleep(20 * TICK_SECONDS)
+        assert len(ticks) == slept
+        watchdog.begin()
+        time.sleep(20 * TICK_SECONDS)
+        assert slept + 10 <= len(ticks) <= slept + 21  # none for the time that was slept
+        watchdog.end()
+        time.sleep(1.5)
+    cancelled = threading.Event()
+    with watchdog.watching(cancelled.set, Deadline(0.05)):
+        assert cancelled.wait(5)
+    watchdog.close()
+
+
+def test_it_ticks_on_while_any_guest_runs() -> None:
+    """Many begin and end; as long as one has not ended, there are ticks."""
+    ticks: list[float] = []
+    watchdog = Watchdog(lambda: ticks.append(time.monotonic()))
+    watchdog.begin()
+    for _ in range(20):
+        watchdog.begin()
+        watchdog.end()
+    time.sleep(1.5)
+    seen = len(ticks)
+    time.sleep(20 * TICK_SECONDS)
+    assert len(ticks) >= seen + 10
+    watchdog.end()
+    watchdog.close()
+
+
 def test_it_catches_up() -> None:
     """Ticks that a busy process has made late come together: they say what time it is."""
     ticks: list[float] = []

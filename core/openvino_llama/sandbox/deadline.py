@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.01
 """How exact deadlines are: the time between two ticks."""
+_LINGER_SECONDS = 1.0
+"""How long ticks go on after the last guest: waking the thread for each request would cost more than they do."""
 
 
 class Deadline:
@@ -61,47 +63,62 @@ _Watched = tuple[Callable[[], None], Deadline]
 _UNWATCHED = nullcontext()
 
 
-class _Watching:
-    """While its body runs, the watchdog sees the deadline. No generator: this is entered for each token of a stream."""
-
-    __slots__ = ("_lock", "_own", "_watched")
-
-    def __init__(self, watched: dict[object, _Watched], lock: threading.Lock, own: _Watched) -> None:
-        self._watched = watched
-        self._lock = lock
-        self._own = own
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._watched[self] = self._own
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:  # when this returns, nothing is being cancelled any more
-            del self._watched[self]
-
-
 class Watchdog:
     """One thread that ticks, and that cancels what runs past its deadline."""
 
     def __init__(self, tick: Callable[[], None]) -> None:
-        """``tick`` is called once for each TICK_SECONDS that have passed, several times in a row if this is late."""
+        """``tick`` is called once for each TICK_SECONDS that have passed, several times in a row if this is late.
+
+        When nothing has run for a while, there are no ticks, and the thread sleeps.
+        """
         self._tick = tick
         self._watched: dict[object, _Watched] = {}
         self._lock = threading.Lock()
+        self._running: list[None] = []
+        """One for each guest that runs: a list, because appending and popping need no lock."""
+        self._asleep = False
+        self._awake = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ovllama-watchdog", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        ticked = time.monotonic()
+        ticked = needed = time.monotonic()
         while not self._stop.wait(TICK_SECONDS):
+            now = time.monotonic()
             # Threads that hold the GIL make this one late, and no deadline may become longer by that.
-            due = int((time.monotonic() - ticked) / TICK_SECONDS)
+            due = int((now - ticked) / TICK_SECONDS)
             for _ in range(due):
                 self._tick()
             ticked += due * TICK_SECONDS
             if self._watched:
                 self._cancel_overdue()
+            if self._running or self._watched:
+                needed = now
+            elif now > needed + _LINGER_SECONDS:
+                self._sleep()
+                ticked = needed = time.monotonic()
+
+    def _sleep(self) -> None:
+        """An idle server must not keep a processor awake."""
+        self._awake.clear()
+        self._asleep = True
+        if not (self._running or self._watched or self._stop.is_set()):  # who comes from now on sees that this sleeps
+            self._awake.wait()
+        self._asleep = False
+
+    def begin(self) -> None:
+        """A guest runs from now on: there are ticks until as many have ended as have begun, and a while longer."""
+        self._running.append(None)
+        self._wake()
+
+    def end(self) -> None:
+        """One of those that have begun has ended."""
+        self._running.pop()
+
+    def _wake(self) -> None:
+        if self._asleep:
+            self._awake.set()
 
     def _cancel_overdue(self) -> None:
         now = time.monotonic()  # once for all of them: this is done a hundred times a second
@@ -119,9 +136,37 @@ class Watchdog:
 
     def watching(self, cancel: Callable[[], None], deadline: Deadline | None) -> AbstractContextManager[None]:
         """Call ``cancel``, again and again, while the body runs past its deadline."""
-        return _UNWATCHED if deadline is None else _Watching(self._watched, self._lock, (cancel, deadline))
+        return _UNWATCHED if deadline is None else _Watching(self, (cancel, deadline))
+
+    def watch(self, key: object, watched: _Watched) -> None:
+        """Call the function, again and again, from the deadline on."""
+        with self._lock:
+            self._watched[key] = watched
+        self._wake()
+
+    def unwatch(self, key: object) -> None:
+        """No more: when this returns, nothing is being cancelled any more."""
+        with self._lock:
+            del self._watched[key]
 
     def close(self) -> None:
         """End the thread."""
         self._stop.set()
+        self._awake.set()
         self._thread.join()
+
+
+class _Watching:
+    """While its body runs, the watchdog watches. No generator: this is entered for each token of a stream."""
+
+    __slots__ = ("_watchdog", "_watched")
+
+    def __init__(self, watchdog: Watchdog, watched: _Watched) -> None:
+        self._watchdog = watchdog
+        self._watched = watched
+
+    def __enter__(self) -> None:
+        self._watchdog.watch(self, self._watched)
+
+    def __exit__(self, *_: object) -> None:
+        self._watchdog.unwatch(self)

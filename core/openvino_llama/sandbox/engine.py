@@ -94,6 +94,7 @@ class Sandbox:
         nn.deadline, nn.failure = deadline, None
         outer = getattr(self._running, "nn", None)  # a backend may run a guest of its own
         self._running.nn = nn
+        self.watchdog.begin()
         try:
             return function()
         except GuestInterruptedError as error:
@@ -101,6 +102,7 @@ class Sandbox:
         except wasmtime.WasmtimeError as error:
             raise GuestTrapError("the guest could not be called") from error
         finally:
+            self.watchdog.end()
             self._running.nn = outer
 
     def close(self) -> None:

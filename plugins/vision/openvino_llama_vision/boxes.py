@@ -42,7 +42,7 @@ class Candidates(msgspec.Struct, frozen=True):
 
 
 NOTHING = Candidates(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
-"""What a decoder finds in most pictures that a camera sends."""
+"""What a decoder finds where there is nothing to be found."""
 
 
 def iou(box: Floats, boxes: Floats) -> Floats:

@@ -130,9 +130,10 @@ def find_yolo_nms(decoder: YoloNms, outputs: Outputs, cut: Cut) -> Candidates:
 def find_faces(decoder: BlazeFace, anchors: NDArray[np.float32], outputs: Outputs, cut: Cut) -> Candidates:
     """Read boxes and keypoints relative to their anchors, and average those that overlap."""
     regressors, logits = sorted(outputs.values(), key=lambda each: -each.shape[2])  # (1, anchors, 16), (1, anchors, 1)
-    likely = np.flatnonzero(logits[0, :, 0] >= _logit(cut.threshold))
-    if not len(likely):
+    least = _logit(cut.threshold)
+    if logits.max() < least:  # most pictures that a camera sends
         return NOTHING
+    likely = np.flatnonzero(logits[0, :, 0] >= least)
     points = regressors[0].reshape(regressors.shape[1], -1, 2)[likely] / np.array(cut.canvas, np.float32)
     centres, halves = points[:, 0] + anchors[likely], points[:, 1] / 2
     found = Candidates(

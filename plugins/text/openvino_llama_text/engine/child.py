@@ -51,7 +51,7 @@ _GAP_SECONDS, _GATHER_SECONDS = 0.003, 0.024
 """An idle engine waits for others that come with the first one, while they come at such intervals, and so long at most:
 a first step for one prompt alone would keep all others waiting, and takes longer than this."""
 
-_TELL_SECONDS = 0.012
+_TELL_SECONDS = 0.024
 """A small model has a token in a fraction of this. Whoever reads sees no difference, and the server, which would wake
 up for each of them, leaves the processor to the model."""
 
