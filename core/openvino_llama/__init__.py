@@ -37,6 +37,7 @@ from openvino_llama.errors import (
 )
 from openvino_llama.hookspecs import API_VERSION, Chunk, InferenceRequest, Part, Preprocessed, Reply, hookimpl
 from openvino_llama.permodel import per_model
+from openvino_llama.priority import make_way
 from openvino_llama.specs import DYNAMIC, DataType, TensorLayout, TensorSpec
 
 __version__ = "0.1.0"
@@ -85,5 +86,6 @@ __all__ = [
     "UnsupportedMediaTypeError",
     "UnsupportedTargetError",
     "hookimpl",
+    "make_way",
     "per_model",
 ]

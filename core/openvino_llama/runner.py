@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -37,6 +35,7 @@ from openvino_llama.errors import (
 from openvino_llama.hookspecs import Chunk, Preprocessed
 from openvino_llama.jobs import Job, LastOf, Part, Whole
 from openvino_llama.observer import Observer, SilentObserver
+from openvino_llama.priority import make_way
 from openvino_llama.sandbox.deadline import Deadline
 from openvino_llama.sandbox.guest import StreamEnd
 from openvino_llama.specs import DYNAMIC
@@ -52,7 +51,6 @@ __all__ = ["Runner", "Workers"]
 logger = logging.getLogger(__name__)
 
 _STUCK_SECONDS = 5.0
-_NICE = 10
 _LARGEST_GUEST = 16 << 20
 """Bytes of linear memory that a guest of a model that streams keeps from request to request."""
 _BROKEN = (GuestTrapError, DeadlineExceededError, LimitError, RequestCancelledError)
@@ -167,7 +165,7 @@ class Runner:
 
     def _work(self, started: Future[None]) -> None:
         if self._makes_way:
-            _make_way()
+            make_way()
         # A model that streams has many workers: what one large picture took must not stay with each of them.
         largest = _LARGEST_GUEST if self._streams else None
         guests = _Guests(self._make_guest, 0 if self._per_request else largest)
@@ -439,13 +437,6 @@ class _Guests:
         guest, self._guest = self._guest, None
         if guest:
             guest.close()
-
-
-def _make_way() -> None:
-    """Have this thread run when others do not need the processor, where threads have priorities of their own."""
-    if sys.platform == "linux":
-        with suppress(OSError):  # not everybody may
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 def _over(deadline: Deadline, where: str) -> OpenVINOLlamaError:

@@ -96,6 +96,15 @@ def test_one_line_then_requests_then_a_clean_end(registry: Path, plugin_path: Pa
         assert (out, err, server.child.returncode) == ("", "", 0)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has SCHED_BATCH")
+def test_its_threads_do_not_interrupt_each_other(registry: Path, plugin_path: Path) -> None:
+    """Nor the models' threads, which it has started."""
+    with process(registry, plugin_path) as served:
+        threads = [int(each.name) for each in Path(f"/proc/{served.child.pid}/task").iterdir()]
+        assert len(threads) > 3
+        assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_BATCH}
+
+
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_accepted_requests_are_finished(registry: Path, plugin_path: Path, sent: signal.Signals) -> None:
     """After the signal what runs and what waits is answered, new connections are refused, the exit code is 0."""

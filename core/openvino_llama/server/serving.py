@@ -22,6 +22,7 @@ import uvicorn
 from litestar import Litestar
 
 from openvino_llama.errors import ConfigError
+from openvino_llama.priority import let_others_finish
 from openvino_llama.server.app import create_app
 from openvino_llama.server.settings import Settings
 from openvino_llama.server.state import Server
@@ -80,6 +81,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None], *, leave: bool = 
     ``leave`` stops the server when it returns. ConfigError if the address cannot be listened on.
     """
     _limit_arenas()
+    let_others_finish()
     listener = _listen(settings)
     host, port = listener.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

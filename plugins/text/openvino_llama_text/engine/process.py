@@ -1,8 +1,8 @@
 """The engine's process as the server sees it: started, listened to, started again when it dies.
 
-One thread starts the process and listens to it for as long as it lives (the kernel binds a child to the thread that
-started it), one writes commands, so that a process that does not read blocks nobody, and one copies stderr into the
-log. Knows nothing of WASI-NN, nor of what tokens mean.
+One thread starts the process and stays for as long as it lives (the kernel binds a child to the thread that started
+it), one listens to it, one writes commands, so that a process that does not read blocks nobody, and one copies stderr
+into the log. Knows nothing of WASI-NN, nor of what tokens mean.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
-from openvino_llama import InferenceError, InvalidInputError, ModelLoadError, UnavailableError
+from openvino_llama import InferenceError, InvalidInputError, ModelLoadError, UnavailableError, make_way
 from openvino_llama_text.engine.environment import environment
 from openvino_llama_text.engine.frames import (
     Add,
@@ -176,11 +176,13 @@ class EngineProcess:
             threading.Thread(target=_write_commands, args=(commands, child.stdin), daemon=True),
             threading.Thread(target=_copy_to_log, args=(self._name, child.stderr), daemon=True),
         ]
-        for thread in threads:
+        # Not on this thread, which makes way for nobody: the next process would inherit it.
+        listener = threading.Thread(target=self._hear, args=(Frames(child.stdout, Event), commands), daemon=True)
+        for thread in (*threads, listener):
             thread.start()
         commands.put(self.load)
         try:
-            self._listen(Frames(child.stdout, Event), commands)
+            listener.join()
         finally:
             commands.put(None)
             self._fail_all()
@@ -189,6 +191,13 @@ class EngineProcess:
                 thread.join()
             for pipe in (child.stdout, child.stderr):
                 pipe.close()
+
+    def _hear(self, frames: Frames[Event], commands: queue.SimpleQueue[Command | None]) -> None:
+        make_way()
+        try:
+            self._listen(frames, commands)
+        except Exception:
+            logger.exception("the engine of model %s could not be understood", self._name)
 
     def _listen(self, frames: Frames[Event], commands: queue.SimpleQueue[Command | None]) -> None:
         while (event := frames.read()) is not None:
