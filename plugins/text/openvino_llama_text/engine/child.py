@@ -47,7 +47,7 @@ from openvino_llama_text.engine.orphan import Commands, bind_to_parent, take_pip
 
 __all__ = ["main"]
 
-_GAP_SECONDS, _GATHER_SECONDS = 0.003, 0.024
+_GAP_SECONDS, _GATHER_SECONDS = 0.006, 0.040
 """An idle engine waits for others that come with the first one, while they come at such intervals, and so long at most:
 a first step for one prompt alone would keep all others waiting, and takes longer than this."""
 
