@@ -217,7 +217,7 @@ def test_a_fresh_guest_for_each_stream(bench: Bench) -> None:
 def test_streams_side_by_side(bench: Bench, gate: str) -> None:
     """One for each worker at a time; one that waits does not hold up the others."""
     model = bench.model(Limits(), parallelism=3)
-    assert model.serving.runner.workers == 5
+    assert model.serving.runner.workers == 4
     held = [Stream(model, 2, gates={1: gate}) for _ in range(3)]
     GATES.await_waiting(gate, 3)
     assert bench.graph(model).running == 3

@@ -59,7 +59,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_sequence_length: int | None = None
     """Tokens of an input, for model types whose inputs are sequences: their plugins see to it; None is the server's."""
     workers: int | None = None
-    """Worker threads; None is two more than OpenVINO finds optimal to infer at a time."""
+    """Worker threads; None is two more than OpenVINO finds optimal to infer at a time, or one for streams."""
 
     def __post_init__(self) -> None:
         for field, most in _CEILINGS.items():

@@ -331,10 +331,11 @@ class Models:
         def make_guest() -> Guest:
             return self._make_guest(module, graph, config, model_type)
 
-        # Two more than infer at a time: they decode and answer while those do.
+        streams = config.task in model_type.streaming
+        # Two more than infer at a time: they decode and answer while those do. A stream keeps its worker to its end.
         workers = Workers(
-            number=config.limits.workers or graph.parallelism + 2,
-            stream=config.task in model_type.streaming,
+            number=config.limits.workers or graph.parallelism + (1 if streams else 2),
+            stream=streams,
             make_way=isinstance(graph, LivingGraph),
         )
         runner = Runner(config, hooks, make_guest, workers, self._observer)

@@ -63,7 +63,9 @@ class Pipeline:
                 return model
         which = f"{name!r}" if name is not None else f"name one; the active one, {models[0].name!r},"
         tasks = {task: None for each in takers.values() for task in each.answers[kind]}  # in their order
-        raise InvalidInputError(f"model: {which} has the task {models[0].entry.task!r}, not {' or '.join(tasks)}")
+        raise InvalidInputError(
+            f"model: {which} has the task {models[0].entry.task!r}; expected a model with the task {' or '.join(tasks)}"
+        )
 
     def _active(self, model_types: Iterable[ModelType]) -> list[Model]:
         """The active models of the types; what is wrong is raised if there is none at all."""

@@ -488,7 +488,11 @@ def test_a_model_for_a_kind_of_request(counts: Live, model: str | None) -> None:
 @pytest.mark.parametrize(
     ("asked", "status", "message"),
     [
-        ({"known": True, "model": "sums"}, 400, "model: 'sums' has the task 'sum', not count"),
+        (
+            {"known": True, "model": "sums"},
+            400,
+            "model: 'sums' has the task 'sum'; expected a model with the task count",
+        ),
         (
             {"known": True, "model": "nowhere"},
             404,
@@ -509,7 +513,7 @@ def test_the_active_model_is_for_something_else(counts: Live) -> None:
     assert counts.http.put("/models/sums/activate").status_code == 200
     try:
         answer = counts.http.post("/own/handed", json={"known": True, "start": 2})
-        message = "model: name one; the active one, 'sums', has the task 'sum', not count"
+        message = "model: name one; the active one, 'sums', has the task 'sum'; expected a model with the task count"
         assert answer.json() == {"oops": {"code": 400, "message": message}}
     finally:
         counts.http.put("/models/count/activate")

@@ -72,11 +72,11 @@ class PicturesContext(EngineContext):
         self._given: dict[str, NDArray[Any]] = {}
         self._parameters: EngineParameters | None = None
 
-    def take(self, name: str, tensor: NDArray[Any]) -> None:
+    def take(self, name: str, tensor: NDArray[Any], *, borrow: bool) -> None:
         """Keep an input."""
         if name == "parameters":
             self._parameters = read_parameters(tensor.tobytes())
-        self._given[name] = tensor.copy()
+        self._given[name] = tensor if borrow else tensor.copy()
 
     def asked(self) -> tuple[Illustrated, EngineParameters]:
         """The text, its pictures and the parameters. Inputs are not kept: pictures are large, and contexts are many."""

@@ -11,7 +11,7 @@ from openvino_llama_multimodal.questions import Picture, Question, read_question
 from openvino_llama_text.requests import PICTURE, GenerationRequest, IllustratedRequest
 from openvino_llama_text.sampling import Sampling
 
-__all__ = ["MultimodalParameters", "one_text", "read_asked", "read_fields"]
+__all__ = ["MultimodalParameters", "one_text", "read_asked"]
 
 
 class MultimodalParameters(Sampling, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
@@ -39,7 +39,7 @@ def read_asked(request: InferenceRequest, *, text: str | None = None) -> tuple[Q
         raise InvalidInputError("image: expected at least one part of this name, a file; got none")
     said = one_text(question) if question.texts or text is None else text
     content = PICTURE * len(question.pictures) + said.replace(PICTURE, "\ufffd")
-    return question, read_fields(request, question, {"messages": [{"role": "user", "content": content}]})
+    return question, _read_fields(request, question, {"messages": [{"role": "user", "content": content}]})
 
 
 def one_text(question: Question) -> str:
@@ -49,7 +49,7 @@ def one_text(question: Question) -> str:
     return question.texts[0]
 
 
-def read_fields(request: InferenceRequest, question: Question, more: dict[str, Any]) -> GenerationRequest:
+def _read_fields(request: InferenceRequest, question: Question, more: dict[str, Any]) -> GenerationRequest:
     """The parameters of a body, and over them those of the query."""
     stated = msgspec.to_builtins(request.parameters) if request.parameters is not None else {}
     for name in more:

@@ -7,7 +7,6 @@ architecture what becomes of a picture, and how it is written in a prompt; here 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -49,8 +48,7 @@ _AS_IT_IS = "{{ messages[0].content }}"
 def validate(config: ModelConfig) -> None:
     """Refuse a model whose tokenizer, template, defaults or end of text is not known."""
     generation.validate(text_half(config))
-    with suppress(InvalidInputError):  # a model without a template goes on from the text alone
-        _template_of(config)
+    _template_of(config)  # a model without one goes on from the text alone
 
 
 def preprocess(config: ModelConfig, request: InferenceRequest) -> Preprocessed:
@@ -60,7 +58,8 @@ def preprocess(config: ModelConfig, request: InferenceRequest) -> Preprocessed:
     question, asked = read_asked(request)
     most: int = config.config.max_images
     if len(question.pictures) > most:
-        raise InvalidInputError(f"image: the model takes at most {most} pictures, got {len(question.pictures)}")
+        takes = "one picture" if most == 1 else f"at most {most} pictures"
+        raise InvalidInputError(f"image: the model takes {takes}, got {len(question.pictures)}")
     text = text_half(config)
     tokenizer = find_tokenizer(text)
     prompt, tokens = _prompt(config, asked, tokenizer, len(question.pictures))
@@ -97,19 +96,22 @@ def _rendered(config: ModelConfig, asked: GenerationRequest) -> str:
         if not isinstance(asked.prompt, str):
             raise InvalidInputError("prompt: expected a text; this model takes no tokens")
         return _plain_template_of(config).render([{"content": asked.prompt.replace(PICTURE, "\ufffd")}])
-    try:
-        template = _template_of(config)
-    except InvalidInputError:
+    template = _template_of(config)
+    if isinstance(template, InvalidInputError):
         if len(asked.messages) > 1:
-            raise
+            raise InvalidInputError(str(template))
         template = _plain_template_of(config)
     messages = [msgspec.to_builtins(message) for message in asked.messages]
     return template.render(messages, **asked.template_variables)
 
 
 @per_model
-def _template_of(config: ModelConfig) -> ChatTemplate:
-    return read_chat_template(text_half(config), _MARKS)
+def _template_of(config: ModelConfig) -> ChatTemplate | InvalidInputError:
+    """The model's template, or what is said of one that has none: what raises is not remembered."""
+    try:
+        return read_chat_template(text_half(config), _MARKS)
+    except InvalidInputError as error:
+        return InvalidInputError(str(error))
 
 
 @per_model

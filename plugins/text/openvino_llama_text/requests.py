@@ -64,7 +64,8 @@ class GenerationRequest(Sampling, frozen=True, forbid_unknown_fields=True, kw_on
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.prompt is None) == (self.messages is None):
-            raise ValueError("prompt: expected it, or messages, and not both")
+            both = self.prompt is not None
+            raise ValueError(f"prompt: expected either it or messages; got {'both' if both else 'neither'}")
         if self.echo and not isinstance(self.prompt, str):
             raise ValueError("echo: it is for a prompt that is a text")
 

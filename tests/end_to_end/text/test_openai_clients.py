@@ -82,6 +82,7 @@ def test_chat_in_pieces(client: openai.OpenAI) -> None:
     for piece in (*pieces, last):
         complete(piece)
     assert {piece.id for piece in pieces} == {last.id}
+    assert all(piece.usage is None and "usage" in piece.model_fields_set for piece in pieces)
     assert pieces[0].choices[0].delta.role == "assistant"
     assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == whole.choices[0].message.content
     assert [piece.choices[0].finish_reason for piece in pieces] == [

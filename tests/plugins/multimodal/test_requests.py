@@ -72,7 +72,7 @@ def test_the_text_of_a_model_that_needs_none() -> None:
         (form("what?", b"a", surprise="1"), r"^the body: Object contains unknown field `surprise`$"),
         (form("what?", b"a", pictures="1"), r"^the body: Object contains unknown field `pictures`$"),
         (form("what?", b"a", messages="[]"), r"^messages: there is no such parameter$"),
-        (form("what?", b"a", prompt="hi"), r"^the body: prompt: expected it, or messages, and not both"),
+        (form("what?", b"a", prompt="hi"), r"^the body: prompt: expected either it or messages; got both"),
         (form("what?", b"a", echo="true"), r"^the body: echo: "),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -149,17 +149,17 @@ class EngineContext(abc.ABC):
         self._output: Output | None = None
         self._lock = threading.Lock()
 
-    def set_input(self, index: int, tensor: NDArray[Any], *, borrow: bool) -> None:  # noqa: ARG002 - always copied
+    def set_input(self, index: int, tensor: NDArray[Any], *, borrow: bool) -> None:
         """Set an input; InvalidTensorError, or InvalidInputError for a wrong parameter."""
         inputs = self._graph.inputs
         if not 0 <= index < len(inputs):
             raise InvalidTensorError(f"input index {index} is out of range: the model has {len(inputs)} inputs")
         inputs[index].check(tensor)
-        self.take(inputs[index].name, tensor)
+        self.take(inputs[index].name, tensor, borrow=borrow)
 
     @abc.abstractmethod
-    def take(self, name: str, tensor: NDArray[Any]) -> None:
-        """Keep a copy of an input, which fits its spec."""
+    def take(self, name: str, tensor: NDArray[Any], *, borrow: bool) -> None:
+        """Keep an input, which fits its spec: as it is until the first step, if it may be borrowed, else a copy."""
 
     @abc.abstractmethod
     def asked(self) -> tuple[bytes | Illustrated, EngineParameters] | None:
@@ -252,8 +252,8 @@ class TokensContext(EngineContext):
         self._tokens: NDArray[Any] | None = None
         self._parameters: EngineParameters | None = None
 
-    def take(self, name: str, tensor: NDArray[Any]) -> None:
-        """Keep the prompt, or the parameters."""
+    def take(self, name: str, tensor: NDArray[Any], *, borrow: bool) -> None:  # noqa: ARG002 - tokens are few
+        """Keep a copy of the prompt, or the parameters."""
         if name == "parameters":
             self._parameters = read_parameters(tensor.tobytes())
         else:

@@ -69,13 +69,17 @@ class _Texts:
         self._shape = shape
         self._model = model
         self._id, self._created = new_id(shape), now()
+        self._no_usage: msgspec.UnsetType | None = msgspec.UNSET
 
     async def answer(self, body: ChatBody | CompletionBody) -> ASGIApp:
         """The response."""
         if not body.stream:
             return await self._whole()
         options = body.stream_options
-        events = self._events(include_usage=options is not None and options.include_usage)
+        include_usage = options is not None and options.include_usage
+        if include_usage:
+            self._no_usage = None  # as OpenAI does: every chunk has the member, the last one with figures
+        events = self._events(include_usage=include_usage)
         return await open_events(events, lambda error: event(error_body(error)))
 
     async def _whole(self) -> ASGIApp:
@@ -117,9 +121,9 @@ class _Texts:
         return [] if choice is None else [self._event(choice)]
 
     def _event(self, choice: Any) -> bytes:
-        return event(msgspec.json.encode(self._envelope([choice])))
+        return event(msgspec.json.encode(self._envelope([choice], self._no_usage)))
 
-    def _envelope(self, choices: list[Any], usage: Usage | msgspec.UnsetType = msgspec.UNSET) -> Envelope:
+    def _envelope(self, choices: list[Any], usage: Usage | msgspec.UnsetType | None) -> Envelope:
         return Envelope(self._id, self._shape.piece_object, self._created, self._model, choices, usage)
 
     def _usage(self, usages: Sequence[Usage]) -> Usage:
