@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -129,12 +130,30 @@ def _told(body: bytes) -> str:
 
 def _read() -> str | None:
     try:
-        return input("> " if sys.stdin.isatty() else "").strip()
+        if sys.stdin.isatty():
+            click.echo("> ", nl=False)
+            _await_line()
+        return input().strip()
     except EOFError:
         return None
     except KeyboardInterrupt:
         click.echo()
         return ""
+
+
+def _await_line() -> None:
+    """Wait until there is something to read: a signal that comes just before ``input`` reads would wait for it, too."""
+    if os.name != "posix":
+        return
+    told, tell = os.pipe()
+    os.set_blocking(tell, False)
+    before = signal.set_wakeup_fd(tell)
+    try:
+        select.select([sys.stdin, told], [], [])
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(told)
+        os.close(tell)
 
 
 def _client(address: str, api_key: str | None) -> httpx.Client:
