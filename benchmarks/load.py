@@ -2,7 +2,7 @@
 
 Each connection sends its next request when the last one has been answered. Prints one line of JSON: requests per
 second, errors, and the latencies in milliseconds. Bounded in time; sends to loopback addresses only. It shares the
-machine with the server, so it is plain sockets: an event loop's streams would take several times as much from it.
+machine with the server, so it is plain sockets: what it takes itself is missing there.
 """
 
 from __future__ import annotations
