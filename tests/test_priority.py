@@ -30,12 +30,19 @@ def test_a_thread_makes_way() -> None:
 
 
 def test_threads_that_let_others_finish() -> None:
-    """Those that the first one starts from then on, too; in a process of its own, since there is a way back for few."""
+    """Those that run already, and those started from then on; in a process of its own, since few may take it back."""
     code = (
         "import os, threading\n"
         "from openvino_llama.priority import let_others_finish\n"
+        "go, found = threading.Event(), []\n"
+        "tell = lambda: found.append(go.wait() and os.sched_getscheduler(0))\n"
+        "threads = [threading.Thread(target=tell), threading.Thread(target=tell)]\n"
+        "threads[0].start()\n"
         "let_others_finish()\n"
-        "threading.Thread(target=lambda: print(os.sched_getscheduler(0) == os.SCHED_BATCH)).start()\n"
+        "threads[1].start()\n"
+        "go.set()\n"
+        "[each.join() for each in threads]\n"
+        "print(found == [os.SCHED_BATCH] * 2)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"

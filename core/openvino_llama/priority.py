@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 from contextlib import suppress
+from pathlib import Path
 
 __all__ = ["let_others_finish", "make_way"]
 
@@ -26,11 +27,12 @@ def make_way() -> None:
 
 
 def let_others_finish() -> None:
-    """Have this thread, and all that it starts, not interrupt others when it wakes up (SCHED_BATCH, sched(7)).
+    """Have the threads of this process, and all that they start, not interrupt others when they wake up (SCHED_BATCH).
 
     Who runs may hold the GIL, or be the last that the others of an inference wait for: interrupting it holds them all
-    up. A thread that wakes up waits for a processor some milliseconds at most.
+    up. A thread that wakes up waits for a processor some milliseconds at most. See sched(7).
     """
     if sys.platform == "linux":
-        with suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        for thread in Path("/proc/self/task").glob("*"):  # libraries that were imported may have started some
+            with suppress(OSError):
+                os.sched_setscheduler(int(thread.name), os.SCHED_BATCH, os.sched_param(0))
