@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -331,6 +332,23 @@ def test_the_queue_is_bounded(bench: Bench) -> None:
     held.go()
     assert [result(second), result(third)] == [[[2, 4, 6, 8]]] * 2
     assert first.future.cancelled()
+
+
+def test_a_burst_fills_the_workers_before_the_queue(bench: Bench) -> None:
+    """Requests that come faster than idle workers wake up are not refused."""
+    runner = bench.runner(graphs.double(), Limits(workers=4, queue_size=1))
+    time.sleep(0.2)  # all workers wait
+    gate = uuid4().hex
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(10)  # no worker runs in between
+    try:
+        jobs = [submit(runner, gate=gate) for _ in range(5)]
+        with pytest.raises(QueueFullError, match="1 requests wait"):
+            submit(runner)
+    finally:
+        sys.setswitchinterval(interval)
+        tiny.GATES.open(gate)
+    assert [result(each) for each in jobs] == [[[2, 4, 6, 8]]] * 5
 
 
 def test_a_deadline_that_passes_in_the_queue(bench: Bench) -> None:

@@ -92,6 +92,8 @@ class Runner:
         self._parts: deque[Part] = deque()
         """Of requests that a worker has begun: they come first, and take no places of those that wait."""
         self._changed = threading.Condition()
+        self._idle = 0
+        """Workers that wait for requests, or have been told of some and are about to wake up."""
         self._closing = False
         self._deadlines: dict[int, Deadline] = {}
         started: list[Future[None]] = [Future() for _ in range(workers.number)]
@@ -132,8 +134,10 @@ class Runner:
         """Raise QueueFullError if there is no place for a request, UnavailableError while unloading."""
         if self._closing:
             raise UnavailableError(f"model {self._config.name!r} is being unloaded")
-        if len(self._waiting) >= self._config.limits.queue_size:
-            name, waiting = self._config.name, len(self._waiting)
+        # What an idle worker is about to take does not wait: a burst fills the workers first, and then the queue.
+        waiting = len(self._waiting) - max(0, self._idle - len(self._parts))
+        if waiting >= self._config.limits.queue_size:
+            name = self._config.name
             raise QueueFullError(f"the queue of model {name!r} is full: {waiting} requests wait")
 
     def submit(self, job: Job) -> Job:
@@ -198,7 +202,9 @@ class Runner:
             while not (waiting := len(self._parts) + len(self._waiting)):
                 if self._closing:
                     return []
+                self._idle += 1
                 self._changed.wait()
+                self._idle -= 1
             share = min(self._max_batch, 1 + (waiting - 1) // self.workers)
             return [(self._parts or self._waiting).popleft() for _ in range(share)]
 
