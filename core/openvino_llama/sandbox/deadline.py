@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 TICK_SECONDS = 0.01
 """How exact deadlines are: the time between two ticks."""
 _LINGER_SECONDS = 1.0
-"""How long ticks go on after the last guest: waking the thread for each request would cost more than they do."""
+"""How long ticks go on after the last guest, so that not every request has to wake the thread."""
 
 
 class Deadline:

@@ -40,8 +40,6 @@ _CONFIG = struct.Struct("<9I")  # version, id, type, encoding, target, inputs, c
 _SPEC = struct.Struct("<6I")  # name, size, dims, rank, type, layout
 _TENSOR = struct.Struct("<IIB3xII")  # dims, rank, type, data, size
 _RESULT = struct.Struct("<II")  # count, outputs
-_QUICKLY_COPIED = 256 << 10
-"""Bytes that are copied sooner than NumPy, which gives the GIL away for it, has it back among other workers."""
 _TYPE_NUMBERS = {kind: number for number, kind in enumerate(DataType)}
 _LAYOUT_NUMBERS = {None: 0} | {layout: number for number, layout in enumerate(TensorLayout, 1)}
 
@@ -145,11 +143,7 @@ class Guest:
         """Copy one input into guest memory; the only copy between preprocessing and OpenVINO."""
         first = arrays[0]
         if len(arrays) == 1:
-            room = self._room(index, first.shape)
-            if first.nbytes <= _QUICKLY_COPIED and first.flags.c_contiguous and first.dtype == room.dtype:
-                self._instance.memory.write(self._buffers[index].pointer, first.reshape(-1).view(np.uint8).data)
-            else:
-                room[...] = first
+            self._room(index, first.shape)[...] = first
             return
         shape = (sum(len(array) for array in arrays), *first.shape[1:])
         np.concatenate(arrays, out=self._room(index, shape))

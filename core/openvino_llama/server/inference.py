@@ -23,7 +23,6 @@ from openvino_llama.server.events import event, open_events
 from openvino_llama.server.exchange import Exchange
 from openvino_llama.server.openapi import inference_operation, stream_operation
 from openvino_llama.server.problems import problem_of
-from openvino_llama.server.responses import WholeAnswer
 from openvino_llama.server.state import Server
 
 __all__ = ["inference_routes"]
@@ -119,7 +118,7 @@ async def _stream(model_type: ModelType, exchange: Exchange) -> ASGIApp:
     wanted = await _read(exchange, model_type, parameters, (_EVENTS,), stream=True)
     numbers = count()
     events = exchange.stream(wanted, partial(_chunk, numbers), partial(_done, model, numbers))
-    return await open_events(events, partial(_failed, numbers), headers=(_named(model),))
+    return await open_events(events, partial(_failed, numbers), headers=((b"ovllama-model", _name(model).encode()),))
 
 
 def _query(request: HttpRequest) -> dict[str, str]:
@@ -153,9 +152,10 @@ async def _read(
 
 def _answer(model: Model, result: Any) -> ASGIApp:
     """The response, ready to be sent; made on the worker, since results may be large."""
+    headers = {"OVLLAMA-Model": _name(model)}
     if isinstance(result, Reply):
-        return WholeAnswer(result.body, result.media_type, _named(model))
-    return WholeAnswer(_encoded(model, result), "application/json", _named(model))
+        return ASGIResponse(body=result.body, media_type=result.media_type, headers=headers)
+    return ASGIResponse(body=_encoded(model, result), media_type="application/json", headers=headers)
 
 
 def _chunk(numbers: count[int], data: Any) -> bytes:
@@ -175,5 +175,5 @@ def _encoded(model: Model, result: Any) -> bytes:
     return msgspec.json.encode(Answer(model.entry.type, model.entry.task, result))
 
 
-def _named(model: Model) -> tuple[bytes, bytes]:
-    return b"ovllama-model", quote(model.name, safe=_IN_HEADERS).encode()
+def _name(model: Model) -> str:
+    return quote(model.name, safe=_IN_HEADERS)
