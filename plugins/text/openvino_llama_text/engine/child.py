@@ -31,6 +31,7 @@ from openvino_llama_text.engine.frames import (
     joined,
     write_frame,
 )
+from openvino_llama_text.engine.gathering import Gathering
 from openvino_llama_text.engine.generation import (
     BLOCK_TOKENS,
     cache_blocks,
@@ -46,11 +47,6 @@ from openvino_llama_text.engine.lengths import PromptLength, PromptLengths
 from openvino_llama_text.engine.orphan import Commands, bind_to_parent, take_pipes
 
 __all__ = ["main"]
-
-_GAP_SECONDS, _GATHER_SECONDS = 0.006, 0.040
-"""An idle engine waits for others that come with the first one, while they come at such intervals, and so long at most:
-a first step for one prompt alone would keep all others waiting, and takes longer than this. Where the last one has come
-alone, it does not."""
 
 _TELL_SECONDS = 0.024
 """A small model has a token in a fraction of this. Whoever reads sees no difference, and the server, which would wake
@@ -111,30 +107,21 @@ class _Loop:
         self._sequences: dict[int, _Sequence] = {}
         self._begun: set[int] = set()
         """Sequences that have given something."""
-        self._expects_company = True
-        """Whether others came with, or right after, the last one that found the engine idle."""
-        self._is_first_step = False
-        """Whether the step that was done last was the first after a rest."""
         self._untold: dict[int, Output] = {}
         self._told = 0.0
 
     def run(self, commands: Commands) -> None:
         """Work until told to stop."""
+        gathering = Gathering(commands)
         while True:
-            busy = self._pipeline.has_non_finished_requests() or self._admission.waiting > 0
-            command = commands.poll() if busy else commands.wait()
-            until = 0.0 if busy or not self._expects_company else time.monotonic() + _GATHER_SECONDS
-            came = 0
-            while command is not None:
+            for command in gathering.before_step(busy=self._is_busy()):
                 if isinstance(command, Stop):
                     return
                 self._obey(command)
-                came += isinstance(command, Add)
-                command = commands.poll(min(_GAP_SECONDS, until - time.monotonic()) if until else 0.0)
-            if came and (not busy or self._is_first_step):
-                self._expects_company = came > 1 or busy
-            self._is_first_step = not busy
             self._work()
+
+    def _is_busy(self) -> bool:
+        return self._pipeline.has_non_finished_requests() or self._admission.waiting > 0
 
     def _work(self) -> None:
         """Let in who fits, and do a step. What waits fits once nothing runs."""
