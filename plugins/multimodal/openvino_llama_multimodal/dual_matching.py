@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from openvino_llama import InferenceRequest, InvalidInputError, ModelConfig, Preprocessed
 from openvino_llama_multimodal.dual_vectors import Asked, Vectors, inferences, text_of
+from openvino_llama_multimodal.probabilities import sigmoid, softmax
 from openvino_llama_multimodal.questions import Question, read_question
 from openvino_llama_text.embedding import Embeddings
 from openvino_llama_text.files import facts_of
@@ -62,7 +62,7 @@ def preprocess(config: ModelConfig, request: InferenceRequest) -> Preprocessed |
     question = read_question(request)
     options = _options(question, request.parameters)
     texts = _checked(question).texts
-    probabilities = _sigmoid if _scores_each_alone(config) else _softmax
+    probabilities = sigmoid if _scores_each_alone(config) else softmax
 
     def finish(found: Vectors) -> Match:
         confidences = probabilities(found.logits[0].astype(np.float64)).round(_DECIMALS).tolist()
@@ -98,15 +98,6 @@ def _checked(question: Question) -> Question:
 def _scores_each_alone(config: ModelConfig) -> bool:
     """Whether a text's score does not depend on the other texts: SigLIP was trained to say yes or no to each."""
     return (facts_of(text_of(config)).model_type or "").startswith("siglip")
-
-
-def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    powers = np.exp(logits - logits.max())
-    return np.asarray(powers / powers.sum())
-
-
-def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(0.5 * (1 + np.tanh(logits / 2)))  # overflows nowhere
 
 
 def _listed(found: Vectors) -> MatchEmbeddings:

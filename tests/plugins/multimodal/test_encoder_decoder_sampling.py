@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from openvino_llama import InferenceError
@@ -137,6 +137,7 @@ def test_minus_infinity_is_never_drawn() -> None:
     assert list(drawn(200, np.array([0.0, -np.inf, 0.0]), temperature=100.0)) == [0, 2]
 
 
+@example(logits=[0.0], temperature=1.0, top_p=5e-324, top_k=0, min_p=0.0)
 @given(
     logits=st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=20),
     temperature=st.floats(0, 100),

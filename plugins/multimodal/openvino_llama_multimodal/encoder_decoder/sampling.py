@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openvino_llama import InferenceError
+from openvino_llama_multimodal.probabilities import softmax
 from openvino_llama_text.engine.parameters import EngineParameters
 
 __all__ = ["Sampler"]
@@ -64,7 +65,7 @@ class Sampler:
         temperature = self._parameters.temperature
         if temperature < _GREEDY:
             return int(logits.argmax())
-        probabilities = _softmax(logits / temperature)
+        probabilities = softmax(logits / temperature)
         tokens = self._candidates(probabilities)
         heights = probabilities[tokens].cumsum()
         place = int(heights.searchsorted(self._generator.random() * heights[-1], side="right"))
@@ -80,7 +81,9 @@ class Sampler:
         order = np.argsort(-probabilities[tokens], kind="stable")  # of equal ones, the lower id comes first
         tokens = tokens[order][: options.top_k or None]
         left = probabilities[tokens]
-        nucleus: NDArray[np.int64] = tokens[left.cumsum() - left < options.top_p * left.sum()]
+        in_nucleus = left.cumsum() - left < options.top_p * left.sum()
+        in_nucleus[0] = True  # also if top_p is so small that the product is 0
+        nucleus: NDArray[np.int64] = tokens[in_nucleus]
         return nucleus
 
 
@@ -88,9 +91,3 @@ def _log_sum(logits: Floats) -> float:
     """The logarithm of the sum of the exponentials."""
     highest = logits.max()
     return float(highest + np.log(np.exp(logits - highest).sum())) if np.isfinite(highest) else float("nan")
-
-
-def _softmax(logits: Floats) -> Floats:
-    weights = np.exp(logits - logits.max())
-    probabilities: Floats = weights / weights.sum()
-    return probabilities
