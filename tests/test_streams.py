@@ -20,6 +20,7 @@ from openvino_llama import InferenceRequest, ModelType, RegistryEntry, hookimpl
 from openvino_llama.backends.openvino import OpenVINOBackend
 from openvino_llama.config import Isolation, Limits
 from openvino_llama.errors import (
+    ContextLengthError,
     DeadlineExceededError,
     HookError,
     InferenceError,
@@ -188,7 +189,7 @@ def test_a_full_context_ends_the_stream(bench: Bench) -> None:
 def test_a_prompt_that_is_too_long(bench: Bench) -> None:
     """The client's fault."""
     model = bench.model()
-    assert isinstance(Stream(model, 1001).error(), InvalidInputError)
+    assert isinstance(Stream(model, 1001).error(), ContextLengthError)
     assert bench.graph(model).running == 0
     assert counts(model)
 

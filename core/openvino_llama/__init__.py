@@ -18,6 +18,7 @@ from openvino_llama.backends.base import (
 from openvino_llama.config import Batching, Isolation, Limits, ModelConfig, ModelType, RegistryEntry
 from openvino_llama.errors import (
     ConfigError,
+    ContextLengthError,
     InferenceError,
     InputTooLargeError,
     InvalidInputError,
@@ -49,6 +50,7 @@ __all__ = [
     "Batching",
     "Chunk",
     "ConfigError",
+    "ContextLengthError",
     "DataType",
     "Encoding",
     "ExecutionContext",

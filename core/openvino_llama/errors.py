@@ -9,6 +9,7 @@
     ├── SourceError                 a model file cannot be fetched or verified
     ├── RequestError                the client's request is at fault
     │   ├── InvalidInputError       a field, parameter or body has a wrong value
+    │   ├── ContextLengthError      a text has more tokens than the model can take
     │   ├── InvalidTensorError      a tensor does not fit its TensorSpec
     │   ├── InputTooLargeError      the body, or what it unpacks to, is over the limit
     │   ├── UnsupportedMediaTypeError
@@ -36,6 +37,7 @@ from __future__ import annotations
 
 __all__ = [
     "ConfigError",
+    "ContextLengthError",
     "DeadlineExceededError",
     "GuestTrapError",
     "HookError",
@@ -88,6 +90,10 @@ class RequestError(OpenVINOLlamaError):
 
 class InvalidInputError(RequestError):
     """A field, a parameter or the body has a wrong value."""
+
+
+class ContextLengthError(RequestError):
+    """A text, or a text and what is to be generated after it, has more tokens than the model can take."""
 
 
 class InvalidTensorError(RequestError):

@@ -21,10 +21,10 @@ import msgspec
 
 from openvino_llama.config import Isolation, ModelConfig
 from openvino_llama.errors import (
+    ContextLengthError,
     DeadlineExceededError,
     GuestTrapError,
     HookError,
-    InvalidInputError,
     LimitError,
     OpenVINOLlamaError,
     QueueFullError,
@@ -343,7 +343,7 @@ class Runner:
             if not isinstance(outputs, StreamEnd):
                 guest.stop()
         if outputs is StreamEnd.PROMPT_TOO_LONG:
-            raise InvalidInputError("the prompt has more tokens than the model can take")
+            raise ContextLengthError("the prompt has more tokens than the model can take")
 
     def _stage(self, name: str) -> _Stage:
         return _Stage(self._observer, self._config.name, name)

@@ -13,7 +13,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from openvino_llama import Chunk, ConfigError, InferenceRequest, InvalidInputError, ModelConfig, Preprocessed
+from openvino_llama import (
+    Chunk,
+    ConfigError,
+    ContextLengthError,
+    InferenceRequest,
+    InvalidInputError,
+    ModelConfig,
+    Preprocessed,
+)
 from openvino_llama_text.answers import Answer, Generated
 from openvino_llama_text.chat import chat_template_of
 from openvino_llama_text.files import facts_of
@@ -113,14 +121,14 @@ def _checked_ids(ids: list[int], vocab_size: int, most: int | None) -> list[int]
     if wrong is not None:
         raise InvalidInputError(f"prompt: expected token ids below {vocab_size}, got {wrong}")
     if most is not None and len(ids) > most:
-        raise InvalidInputError(f"prompt: it has {len(ids)} tokens, the model takes at most {most}")
+        raise ContextLengthError(f"prompt: it has {len(ids)} tokens, the model takes at most {most}")
     return ids
 
 
 def complete(config: ModelConfig, asked: GenerationRequest, prompt: int) -> Sampling:
     """The sampling of a request with everything stated; ``prompt`` is how many tokens that has at least.
 
-    InvalidInputError if more is asked for than the context has room for.
+    ContextLengthError if more is asked for than the context has room for.
     """
     sampling = with_defaults(asked, defaults_of(config))
     window = context_window(config)
@@ -130,7 +138,7 @@ def complete(config: ModelConfig, asked: GenerationRequest, prompt: int) -> Samp
         most = _default_most(asked, room)
     elif room is not None and most > room:
         if asked.max_tokens is not None:
-            raise InvalidInputError(
+            raise ContextLengthError(
                 f"max_tokens: the prompt has {prompt} tokens, and {most} more are asked for; "
                 f"the model's context has {window}"
             )

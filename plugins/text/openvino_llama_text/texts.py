@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-from openvino_llama import DYNAMIC, ConfigError, InvalidInputError, ModelConfig, per_model
+from openvino_llama import DYNAMIC, ConfigError, ContextLengthError, InvalidInputError, ModelConfig, per_model
 from openvino_llama_text.files import facts_of
 from openvino_llama_text.tokenizers import Encoding, find_tokenizer
 
@@ -52,7 +52,8 @@ def check_room(config: ModelConfig, *, pair: bool = False) -> None:
 def encode_texts(config: ModelConfig, texts: Mapping[str, str], *, truncate: bool) -> tuple[list[Encoding], list[int]]:
     """The tokens of texts by their places, and which of the texts, counted from 0, were too long.
 
-    InvalidInputError names a text that is none, that has no tokens, or, if it is not to be truncated, too many.
+    InvalidInputError names a text that is none or has no tokens; ContextLengthError one that has too many, unless it is
+    to be truncated.
     """
     tokenizer, most = find_tokenizer(config), max_length_of(config)
     _check(texts)
@@ -63,7 +64,7 @@ def encode_texts(config: ModelConfig, texts: Mapping[str, str], *, truncate: boo
             raise InvalidInputError(f"{place}: the text has no tokens")
         if len(each.ids) > most:
             if not truncate:
-                raise InvalidInputError(f"{place}: the text has more than the {most} tokens that the model takes")
+                raise ContextLengthError(f"{place}: the text has more than the {most} tokens that the model takes")
             truncated.append(index)
     for index in truncated:
         encodings[index] = _shortened(encodings[index], len(tokenizer.template.after))

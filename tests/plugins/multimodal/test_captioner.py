@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from openvino_llama import InferenceRequest, InvalidInputError, Part
+from openvino_llama import InferenceRequest, Part, RequestError
 from openvino_llama.config import Limits
 from openvino_llama.errors import RequestCancelledError
 from openvino_llama.jobs import Job
@@ -142,7 +142,7 @@ def fields(**given: str) -> list[Part]:
 )
 def test_what_it_cannot_answer_is_said(bench: Bench, model: Model, parts: list[Part], told: str) -> None:
     """By the name of the part; and the next request is answered."""
-    with pytest.raises(InvalidInputError, match=told):
+    with pytest.raises(RequestError, match=told):
         bench.ask(model, *parts)
     assert bench.ask(model, *form("exact", max_tokens="2"))["tokens_generated"] == 2
 

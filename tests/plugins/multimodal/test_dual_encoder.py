@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from tests.plugins.vision.pictures import sample
 
-from openvino_llama import Batching, InvalidInputError, Limits, Part
+from openvino_llama import Batching, ContextLengthError, InvalidInputError, Limits, Part, RequestError
 from openvino_llama_text.embedding import EmbeddingRequest, IllustratedEmbeddingRequest
 from openvino_llama_text.requests import Attachment
 
@@ -112,7 +112,7 @@ def test_the_text_plugins_requests_are_answered_too(bench: Bench, model: Any) ->
     found = bench.ask(model, EmbeddingRequest(CLIP.texts))
     assert close(found.vectors, CLIP.text_embeds, 1e-5)
     assert found.tokens == sum(CLIP.tokens)
-    with pytest.raises(InvalidInputError, match=r"input\[4\]: the text has more than the 77 tokens"):
+    with pytest.raises(ContextLengthError, match=r"input\[4\]: the text has more than the 77 tokens"):
         bench.ask(model, EmbeddingRequest(CLIP.texts, truncate=False))
 
 
@@ -184,7 +184,7 @@ def test_one_request_that_fails_leaves_the_others(bench: Bench) -> None:
 )
 def test_what_is_wrong_is_named(bench: Bench, model: Any, parts: list[Part], message: str) -> None:
     """Which part, what was expected and what came."""
-    with pytest.raises(InvalidInputError, match=message):
+    with pytest.raises(RequestError, match=message):
         bench.ask(model, parts)
 
 

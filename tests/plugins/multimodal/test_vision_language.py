@@ -13,7 +13,15 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from openvino_llama import Chunk, InferenceRequest, InputTooLargeError, InvalidInputError, ModelConfig, Preprocessed
+from openvino_llama import (
+    Chunk,
+    ContextLengthError,
+    InferenceRequest,
+    InputTooLargeError,
+    InvalidInputError,
+    ModelConfig,
+    Preprocessed,
+)
 from openvino_llama_multimodal.description import Description
 from openvino_llama_multimodal.vision_language import postprocess, preprocess
 from openvino_llama_text.answers import Generated
@@ -287,7 +295,7 @@ def test_which_picture_is_wrong(config: ModelConfig) -> None:
 @pytest.mark.parametrize("text", ["word " * 2_000_000, "x" * 10_000_000], ids=["words", "x"])
 def test_texts_of_ten_megabytes(config: ModelConfig, text: str) -> None:
     """Are refused for their length."""
-    with pytest.raises(InvalidInputError, match=f"tokens, the model takes at most {POSITIONS - 1}"):
+    with pytest.raises(ContextLengthError, match=f"tokens, the model takes at most {POSITIONS - 1}"):
         preprocess(config, form(text, DOT))
 
 
@@ -296,7 +304,7 @@ def test_room_for_the_answer(config: ModelConfig) -> None:
     room = parameters(made(config, chat(user("hi"))))["max_tokens"]
     with_pictures = made(config, chat(user(f"{PICTURE * 3}hi"), pictures=3))
     assert parameters(with_pictures)["max_tokens"] == room - 3
-    with pytest.raises(InvalidInputError, match=r"^max_tokens: .* the model's context has 512$"):
+    with pytest.raises(ContextLengthError, match=r"^max_tokens: .* the model's context has 512$"):
         preprocess(config, form("hi", DOT, max_tokens="600"))
 
 

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from openvino_llama import Batching, ConfigError, InferenceRequest, InvalidInputError, Limits
+from openvino_llama import Batching, ConfigError, ContextLengthError, InferenceRequest, InvalidInputError, Limits
 from openvino_llama_text.embedding import EmbeddingRequest, Embeddings, preprocess
 
 from .encoders import WORDS, Bench, encoder
@@ -106,7 +106,7 @@ def test_long_texts_may_be_refused(bench: Bench, model: Any) -> None:
     """By the client's wish, with the place of the first; one that just fits is none."""
     fitting = " ".join((WORDS * 20)[:98])
     assert bench.ask(model, {"input": fitting, "truncate": False}).tokens == 100
-    with pytest.raises(InvalidInputError, match=r"input\[1\]: the text has more than the 100 tokens"):
+    with pytest.raises(ContextLengthError, match=r"input\[1\]: the text has more than the 100 tokens"):
         bench.ask(model, {"input": ["the cat", LONG], "truncate": False})
 
 

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from openvino_llama import Chunk, ConfigError, InferenceRequest, InvalidInputError, ModelConfig
+from openvino_llama import Chunk, ConfigError, ContextLengthError, InferenceRequest, InvalidInputError, ModelConfig
 from openvino_llama_text.engine.parameters import read_parameters
 from openvino_llama_text.generation import context_window, max_prompt, postprocess, preprocess, validate
 from openvino_llama_text.requests import JSON, GenerationRequest
@@ -81,7 +81,7 @@ def test_lengths(make: Make) -> None:
     ids, stated = asked(make(context_window=4096, chat_template=TEMPLATE), **chat)
     assert stated["max_tokens"] == min(2048, 4096 - len(ids))
     assert asked(make(), max_tokens=WINDOW - prompt)[1]["max_tokens"] == WINDOW - prompt
-    with pytest.raises(InvalidInputError, match=rf"max_tokens: the prompt has {prompt} tokens.*{WINDOW}"):
+    with pytest.raises(ContextLengthError, match=rf"max_tokens: the prompt has {prompt} tokens.*{WINDOW}"):
         asked(make(), max_tokens=WINDOW - prompt + 1)
     assert asked(make(generation={"max_tokens": 1000}))[1]["max_tokens"] == WINDOW - prompt
     with pytest.raises(InvalidInputError, match="min_tokens: expected at most max_tokens, which is 5, got 6"):
@@ -94,7 +94,7 @@ def test_long_prompts(make: Make) -> None:
     assert (context_window(config), max_prompt(config)) == (WINDOW, WINDOW - 1)
     assert asked(config, prompt=[1] * (WINDOW - 1))[1]["max_tokens"] == 1
     for prompt in ([1] * WINDOW, "the fox " * 50):
-        with pytest.raises(InvalidInputError, match=f"at most {WINDOW - 1}|{WINDOW - 1} tokens"):
+        with pytest.raises(ContextLengthError, match=f"at most {WINDOW - 1}|{WINDOW - 1} tokens"):
             asked(config, prompt=prompt)
     assert max_prompt(make(max_sequence_length=10)) == 10
 

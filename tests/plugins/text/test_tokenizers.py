@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openvino_tokenizers import tokenizer_pipeline as pipeline
 
-from openvino_llama import ConfigError, DataType, InvalidInputError, TensorSpec
+from openvino_llama import ConfigError, ContextLengthError, DataType, InvalidInputError, TensorSpec
 from openvino_llama_text.tokenizers import BREAK, Encoding, Tokenizer, find_tokenizer, model_inputs, openvino
 from openvino_llama_text.tokenizers.huggingface import HuggingFaceTokenizer
 from openvino_llama_text.tokenizers.openvino import OpenVINOTokenizer
@@ -106,7 +106,7 @@ def test_a_text_may_have_at_most_so_many_tokens(kind: str) -> None:
     each = tokenizer(kind)
     ids = each.encode("Hello world, this is a test")
     assert each.encode("Hello world, this is a test", most=len(ids)) == ids
-    with pytest.raises(InvalidInputError, match=f"has {len(ids)} tokens, the model takes at most {len(ids) - 1}"):
+    with pytest.raises(ContextLengthError, match=f"has {len(ids)} tokens, the model takes at most {len(ids) - 1}"):
         each.encode("Hello world, this is a test", most=len(ids) - 1)
 
 
@@ -120,7 +120,7 @@ def test_the_least_number_of_tokens_is_never_too_high(text: str) -> None:
 
 
 def test_hopelessly_long_texts_are_not_tokenized() -> None:
-    with pytest.raises(InvalidInputError, match="has at least"):
+    with pytest.raises(ContextLengthError, match="has at least"):
         tokenizer("byte_level").encode("a" * 10_000_000, most=2048)
 
 

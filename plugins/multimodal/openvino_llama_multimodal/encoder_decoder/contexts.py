@@ -29,7 +29,7 @@ from openvino_llama import (
 )
 from openvino_llama_multimodal.encoder_decoder.graphs import IDS, LOGITS
 from openvino_llama_multimodal.encoder_decoder.sequence import Limits, Sequence
-from openvino_llama_text.engine.parameters import EngineParameters, read_parameters
+from openvino_llama_text.engine.parameters import EngineParameters, check_tokens, read_parameters
 from openvino_llama_vision.reduction import sizes
 
 __all__ = ["EncoderDecoderContext", "EncoderDecoderGraph"]
@@ -172,7 +172,7 @@ class EncoderDecoderContext:
             raise InvalidTensorError(f"input index {index} is out of range: the model has {len(specs)} inputs")
         specs[index].check(tensor)
         if index == _PROMPT:
-            self._check_prompt(tensor)
+            check_tokens(tensor, self._graph.vocab_size)
         if index == _PARAMETERS:
             self._parameters = _read(tensor)
         self._tensors[index] = tensor.copy()
@@ -247,18 +247,6 @@ class EncoderDecoderContext:
             return None
         requests.begin(self._tensors[_PIXELS], prompt)
         return Sequence(prompt[0].tolist(), self._parameters, limits)
-
-    def _check_prompt(self, prompt: NDArray[Any]) -> None:
-        """InvalidTensorError if it is empty or has tokens that the model does not know.
-
-        Their rows would be read from beyond the embedding table.
-        """
-        last = self._graph.vocab_size - 1
-        if prompt.size == 0:
-            raise InvalidTensorError("tensor 'input_ids': there is no token in it")
-        if prompt.min() < 0 or prompt.max() > last:
-            wrong = prompt[(prompt < 0) | (prompt > last)][0]
-            raise InvalidTensorError(f"tensor 'input_ids': tokens are 0 to {last}, got {wrong}")
 
 
 def _read(tensor: NDArray[Any]) -> EngineParameters:

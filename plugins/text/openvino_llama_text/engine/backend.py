@@ -32,7 +32,7 @@ from openvino_llama_text.config import EngineConfig, TextConfig
 from openvino_llama_text.engine.files import lay_out
 from openvino_llama_text.engine.frames import Illustrated, Load, Output, Reason
 from openvino_llama_text.engine.grammar import GrammarChecker
-from openvino_llama_text.engine.parameters import EngineParameters, read_parameters
+from openvino_llama_text.engine.parameters import EngineParameters, check_tokens, read_parameters
 from openvino_llama_text.engine.process import EngineProcess
 from openvino_llama_text.engine.sequence import Sequence as Generated
 from openvino_llama_text.files import facts_of
@@ -47,7 +47,6 @@ _OUTPUTS = (
     TensorSpec("tokens", (DYNAMIC,), DataType.I64, TensorLayout.SEQUENCE),
     TensorSpec("logprobs", (DYNAMIC,), DataType.F32, TensorLayout.SEQUENCE),
 )
-_ANY_TOKEN = (1 << 31) - 1
 
 LayOut = Callable[[Mapping[str, Path], Path], Path]
 """The files of a model, by role, and an empty folder -> the model as openvino-genai takes it."""
@@ -257,7 +256,9 @@ class TokensContext(EngineContext):
         if name == "parameters":
             self._parameters = read_parameters(tensor.tobytes())
         else:
-            self._tokens = self._checked(tensor[0].copy())
+            ready = self._graph.process.ready
+            check_tokens(tensor, ready.vocab_size if ready else None)
+            self._tokens = tensor[0].copy()
 
     def asked(self) -> tuple[bytes, EngineParameters] | None:
         """Both; None if the prompt is too long."""
@@ -268,20 +269,6 @@ class TokensContext(EngineContext):
         if ready and ready.capacity is not None and len(self._tokens) >= ready.capacity:
             return None
         return self._tokens.tobytes(), self._parameters
-
-    def _checked(self, tokens: NDArray[Any]) -> NDArray[Any]:
-        """The prompt; InvalidTensorError if it is empty or has tokens that the model does not know.
-
-        Their rows would be read from beyond the embedding table.
-        """
-        if tokens.size == 0:
-            raise InvalidTensorError("tensor 'input_ids': there is no token in it")
-        ready = self._graph.process.ready
-        last = ready.vocab_size - 1 if ready and ready.vocab_size else _ANY_TOKEN
-        if tokens.min() < 0 or tokens.max() > last:
-            wrong = tokens[(tokens < 0) | (tokens > last)][0]
-            raise InvalidTensorError(f"tensor 'input_ids': tokens are 0 to {last}, got {wrong}")
-        return tokens
 
 
 def _load(config: ModelConfig, place: LayOut, scratch: Path) -> Load:

@@ -1,20 +1,24 @@
-"""How one sequence is to be generated: the JSON of a generation graph's tensor ``parameters``.
+"""What a generation graph is given for one sequence: tokens, and how to go on, the JSON of its tensor ``parameters``.
 
 Knows nothing of openvino-genai, nor of what needs text: stop strings and several choices are others' business.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
+from numpy.typing import NDArray
 
-from openvino_llama import InvalidInputError
+from openvino_llama import InvalidInputError, InvalidTensorError
 
-__all__ = ["GRAMMARS", "EngineParameters", "read_parameters"]
+__all__ = ["GRAMMARS", "EngineParameters", "check_tokens", "read_parameters"]
 
 GRAMMARS = ("json_schema", "regex", "grammar")
 """Fields that say what the output has to look like; at most one may be set."""
+
+_LAST_TOKEN = (1 << 31) - 1
+"""Of a model whose vocabulary is not known."""
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]
 Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
@@ -72,3 +76,16 @@ def read_parameters(text: bytes | memoryview) -> EngineParameters:
         return _decoder.decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"generation parameters: {error}") from error
+
+
+def check_tokens(prompt: NDArray[Any], vocab_size: int | None) -> None:
+    """Raise InvalidTensorError if a prompt (1, tokens) is empty or has tokens that the model does not know.
+
+    Their rows would be read from beyond the embedding table.
+    """
+    if prompt.size == 0:
+        raise InvalidTensorError("tensor 'input_ids': there is no token in it")
+    last = vocab_size - 1 if vocab_size else _LAST_TOKEN
+    if prompt.min() < 0 or prompt.max() > last:
+        wrong = prompt[(prompt < 0) | (prompt > last)][0]
+        raise InvalidTensorError(f"tensor 'input_ids': tokens are 0 to {last}, got {wrong}")

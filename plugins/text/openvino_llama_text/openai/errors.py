@@ -10,7 +10,7 @@ from litestar import Request
 from litestar.response import Response
 from litestar.response.base import ASGIResponse
 
-from openvino_llama import InputTooLargeError, InvalidInputError, ModelNotFoundError
+from openvino_llama import ContextLengthError, InvalidInputError, ModelNotFoundError
 from openvino_llama.web import headers_of, problem_of
 
 __all__ = ["OPTIONS", "answer_error", "error_body", "refuse"]
@@ -50,7 +50,7 @@ def answer_error(_request: Request[Any, Any, Any], error: Exception) -> Response
 def _described(error: Exception) -> tuple[int, bytes]:
     problem = problem_of(error)
     message = problem.detail or problem.title
-    described = _Error(message, _type(problem.status), _param(error, message), _code(error, message))
+    described = _Error(message, _type(problem.status), _param(error, message), _code(error))
     return problem.status, msgspec.json.encode(_Body(described))
 
 
@@ -64,7 +64,7 @@ def _param(error: Exception, message: str) -> str | None:
     """The field that is wrong, as far as the message names it."""
     if isinstance(error, ModelNotFoundError):
         return "model"
-    if not isinstance(error, InvalidInputError):
+    if not isinstance(error, InvalidInputError | ContextLengthError):
         return None
     path, field = _PATH.search(message), _FIELD.search(message.removeprefix("the body: "))
     if path and path[1]:
@@ -72,10 +72,10 @@ def _param(error: Exception, message: str) -> str | None:
     return next((each for each in field.groups() if each), None) if field else None
 
 
-def _code(error: Exception, message: str) -> str | None:
+def _code(error: Exception) -> str | None:
     if isinstance(error, ModelNotFoundError):
         return "model_not_found"
-    if isinstance(error, InvalidInputError | InputTooLargeError) and "tokens" in message and "model" in message:
+    if isinstance(error, ContextLengthError):
         return "context_length_exceeded"
     return None
 

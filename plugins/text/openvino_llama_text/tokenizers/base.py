@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from openvino_llama import InvalidInputError
+from openvino_llama import ContextLengthError, InvalidInputError
 from openvino_llama_text.tokenizers.pieces import Pieces
 from openvino_llama_text.tokenizers.template import Encoding, Template
 
@@ -139,5 +139,5 @@ def _utf8(text: str) -> bytes:
         ) from error
 
 
-def _too_long(number: str, most: int) -> InvalidInputError:
-    return InvalidInputError(f"the text has {number} tokens, the model takes at most {most}")
+def _too_long(number: str, most: int) -> ContextLengthError:
+    return ContextLengthError(f"the text has {number} tokens, the model takes at most {most}")

@@ -8,7 +8,13 @@ import msgspec
 import pytest
 from litestar.exceptions import NotAuthorizedException
 
-from openvino_llama import InputTooLargeError, InvalidInputError, ModelNotFoundError, UnavailableError
+from openvino_llama import (
+    ContextLengthError,
+    InputTooLargeError,
+    InvalidInputError,
+    ModelNotFoundError,
+    UnavailableError,
+)
 from openvino_llama_text.openai.errors import answer_error, error_body
 
 TOO_LONG = "prompt: it has 9 tokens, the model takes at most 5"
@@ -43,7 +49,7 @@ def test_the_field_that_is_wrong(message: str, param: str | None) -> None:
     [
         (ModelNotFoundError("no model"), "invalid_request_error", "model_not_found"),
         (
-            InvalidInputError("prompt: it has 9 tokens, the model takes at most 5"),
+            ContextLengthError("prompt: it has 9 tokens, the model takes at most 5"),
             "invalid_request_error",
             "context_length_exceeded",
         ),
