@@ -181,9 +181,20 @@ def test_models_lists_the_registry_and_its_problems(site: Path, folder: Path) ->
     done = ovllama(site, "models", "--registry", str(folder / "registry.json"))
     assert done.returncode == 1
     assert b"model 'wrong', field 'task'" in done.stderr
+    assert b"model 'missing', field 'files.model': file 'missing.xml': there is no such file" in done.stderr
+    states = {line.split()[0]: line.split()[4:] for line in done.stdout.splitlines()}
+    assert states == {b"double": [], b"missing": [b"unusable"], b"unknown": []}
     done = ovllama(site, "models", "--registry", str(folder / "empty.json"))
     assert (done.returncode, done.stdout) == (0, b"")
     assert b"has no models; ovllama pull adds some" in done.stderr
+
+
+def test_models_without_a_registry(site: Path, folder: Path, tmp_path: Path) -> None:
+    """The line names the path, and what can be done; so does that of infer."""
+    missing = str(tmp_path / "none.json")
+    for arguments in (("models",), ("infer", "double", str(folder / "request.json"))):
+        said = failed(ovllama(site, *arguments, "--registry", missing))
+        assert said == f"Error: there is no registry {missing}; ovllama pull makes one, --registry names another"
 
 
 @pytest.mark.parametrize("registry", ["none.json", "", "request.json", "double.bin", "."])
@@ -241,6 +252,23 @@ def test_pull_lists_fetches_and_registers(pullable: tuple[Path, Path], tmp_path:
     assert ovllama(site, "remove", "pulled", *registry).returncode == 0
     assert b"has no models" in ovllama(site, "models", *registry).stderr
     assert "there is no model 'pulled'" in failed(ovllama(site, "remove", "pulled", *registry))
+
+
+def test_what_has_not_been_pulled_is_said_to_be(pullable: tuple[Path, Path], tmp_path: Path) -> None:
+    """Where an index knows the model, with the command that brings it."""
+    site, mirror = pullable
+    registry = tmp_path / "models" / "registry.json"
+    option = ("--registry", str(registry))
+    assert ovllama(site, "pull", "pulled", *option, "--mirror", str(mirror)).returncode == 0
+    assert ovllama(site, "models", *option).returncode == 0
+    (registry.parent / "pulled" / "double.xml").unlink()
+    done = ovllama(site, "models", *option)
+    assert done.stdout.decode().split() == ["pulled", "tiny", "double", "CPU", "not", "pulled"]
+    assert done.stderr.decode() == f"not pulled yet: ovllama pull pulled --registry {registry}\n"
+    assert done.returncode == 1
+    (tmp_path / "request.json").write_text(BODY)
+    said = failed(ovllama(site, "infer", "pulled", str(tmp_path / "request.json"), *option))
+    assert said.endswith("there is no such file in the models folder; `ovllama pull pulled` brings it")
 
 
 def test_pull_fails_in_a_line(pullable: tuple[Path, Path], tmp_path: Path) -> None:

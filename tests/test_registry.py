@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openvino_llama.config import Batching, Isolation, Limits, RegistryEntry
-from openvino_llama.errors import ConfigError
+from openvino_llama.errors import ConfigError, MissingFileError
 from openvino_llama.registry import (
     Registry,
     check_name,
@@ -355,7 +355,7 @@ class TestLocate:
         assert len(str(caught.value)) < 300
 
     def test_a_missing_file(self, registry: Path) -> None:
-        with pytest.raises(ConfigError, match=r"^file 'no\.xml': there is no such file in the models folder$"):
+        with pytest.raises(MissingFileError, match=r"^file 'no\.xml': there is no such file in the models folder$"):
             locate("no.xml", registry)
 
     def test_a_client_s_entry_reaches_the_own_folder_only(self, registry: Path) -> None:

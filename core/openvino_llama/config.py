@@ -20,7 +20,17 @@ from openvino_llama.specs import TensorSpec, check_tensors
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Batching", "Defaults", "Isolation", "Limits", "ModelConfig", "ModelType", "RegistryEntry", "typed_config"]
+__all__ = [
+    "Batching",
+    "Defaults",
+    "Isolation",
+    "Limits",
+    "ModelConfig",
+    "ModelType",
+    "RegistryEntry",
+    "locate_files",
+    "typed_config",
+]
 
 
 class Isolation(Enum):
@@ -185,13 +195,18 @@ def typed_config(name: str, entry: RegistryEntry, model_type: ModelType, locate:
         config = msgspec.convert(entry.config, model_type.config)
     except msgspec.ValidationError as error:
         raise ConfigError(f"model {name!r}, field 'config': {error}") from error
-    files = {role: _located(name, role, path, locate) for role, path in entry.files.items()}
+    files = locate_files(name, entry, locate)
     stated = {field: getattr(entry, field) for field in _Stated.__struct_fields__}
     return ModelConfig(name=name, **(stated | {"files": files, "config": config}))
+
+
+def locate_files(name: str, entry: RegistryEntry, locate: Callable[[str], Path]) -> dict[str, Path]:
+    """Role -> absolute path of an entry's files; an error of ``locate`` is raised again with model and field."""
+    return {role: _located(name, role, path, locate) for role, path in entry.files.items()}
 
 
 def _located(name: str, role: str, path: str, locate: Callable[[str], Path]) -> Path:
     try:
         return locate(path)
     except ConfigError as error:
-        raise ConfigError(f"model {name!r}, field 'files.{role}': {error}") from error
+        raise type(error)(f"model {name!r}, field 'files.{role}': {error}") from error

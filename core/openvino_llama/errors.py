@@ -4,6 +4,7 @@
 
     OpenVINOLlamaError
     ├── ConfigError                 the registry, a setting or a plugin's configuration is wrong
+    │   └── MissingFileError        a file that the registry names is not there
     ├── PluginError                 a plugin cannot be used
     ├── HookError                   a plugin's hook raised what it should not have
     ├── SourceError                 a model file cannot be fetched or verified
@@ -46,6 +47,7 @@ __all__ = [
     "InvalidInputError",
     "InvalidTensorError",
     "LimitError",
+    "MissingFileError",
     "ModelConflictError",
     "ModelError",
     "ModelLoadError",
@@ -70,6 +72,10 @@ class OpenVINOLlamaError(Exception):
 
 class ConfigError(OpenVINOLlamaError):
     """The registry, a setting or a model's configuration is wrong; the message names file, model and field."""
+
+
+class MissingFileError(ConfigError):
+    """A file that an entry names is not in the models folder: it has not been pulled, or never was there."""
 
 
 class PluginError(OpenVINOLlamaError):

@@ -25,6 +25,7 @@ from openvino_llama.config import Batching, Defaults, Isolation, ModelConfig, Mo
 from openvino_llama.errors import (
     ConfigError,
     HookError,
+    MissingFileError,
     ModelConflictError,
     ModelNotFoundError,
     OpenVINOLlamaError,
@@ -301,7 +302,7 @@ class Models:
     def _serving(self, name: str, entry: RegistryEntry, locate: Locate) -> _Serving:
         model_type = self._plugins.model_type(entry.type)
         hooks = self._plugins.hooks_for(entry.type)
-        config = typed_config(name, entry, model_type, locate)
+        config = self._config(name, entry, model_type, locate)
         if "model" not in config.files:
             raise ConfigError(f"model {name!r}, field 'files': the role 'model' is missing")
         graph = self._open(config, hooks)
@@ -312,6 +313,17 @@ class Models:
         except BaseException:
             graph.close()
             raise
+
+    def _config(self, name: str, entry: RegistryEntry, model_type: ModelType, locate: Locate) -> ModelConfig:
+        """The configuration of an entry; where its files are not there, and can be pulled, the error says so."""
+        try:
+            return typed_config(name, entry, model_type, locate)
+        except MissingFileError as error:
+            from openvino_llama.sources import names_in  # nobody pays for it who lacks nothing
+
+            if name not in names_in(self._plugins.model_indexes()):
+                raise
+            raise MissingFileError(f"{error}; `ovllama pull {name}` brings it") from error
 
     def _open(self, config: ModelConfig, hooks: ModelHooks) -> Graph:
         """Have the model's backend read it, with the plugin's changes to an OpenVINO graph."""

@@ -61,14 +61,14 @@ def environment(plugin_path: Path, **more: str) -> dict[str, str]:
     return kept | {"PYTHONPATH": str(plugin_path), "OVLLAMA_CACHE_DIR": "", "OVLLAMA_DISABLED_PLUGINS": "vision"} | more
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "openvino_llama", "serve", *arguments]
+def command(*arguments: str, options: tuple[str, ...] = ()) -> list[str]:
+    return [sys.executable, "-m", "openvino_llama", *options, "serve", *arguments]
 
 
 @contextmanager
-def process(registry: Path, plugin_path: Path, **more: str) -> Iterator[Process]:
+def process(registry: Path, plugin_path: Path, *options: str, **more: str) -> Iterator[Process]:
     child = subprocess.Popen(
-        command("--registry", str(registry), "--port", "0"),
+        command("--registry", str(registry), "--port", "0", options=options),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -237,6 +237,22 @@ def test_a_registry_that_is_missing(tmp_path: Path, plugin_path: Path) -> None:
         _, err = server.child.communicate(timeout=10)
     assert "there is no registry" in err
     assert server.child.returncode == 0
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_models_that_cannot_be_loaded(tmp_path: Path, plugin_path: Path, verbose: bool) -> None:
+    """Each is a line; the causes come with -v."""
+    (tmp_path / "broken.onnx").write_text("no model")
+    broken, missing = ({"files": {"model": name}} for name in ("broken.onnx", "missing.xml"))
+    registry = write_registry(tmp_path, broken=broken, missing=missing)
+    with process(registry, plugin_path, *(["-v"] if verbose else [])) as server:
+        server.stop()
+        _, err = server.child.communicate(timeout=10)
+    errors = [line for line in err.splitlines() if line.startswith("ERROR openvino_llama")]
+    assert len(errors) == 2
+    assert errors[0].endswith("OpenVINO could not read the model; ovllama -v serve logs the cause")
+    assert errors[1].endswith("file 'missing.xml': there is no such file in the models folder")
+    assert ("Traceback" in err) == verbose
 
 
 def resident(process_id: int) -> int:

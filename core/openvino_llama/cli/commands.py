@@ -6,6 +6,7 @@ Knows how to talk to a terminal; what the commands do is elsewhere, and is impor
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -138,18 +139,21 @@ def infer(model: str, given: str, parameters: Sequence[str], **options: Any) -> 
 @main.command(**_example("ovllama models --registry models/registry.json"))
 @_registry
 def models(registry: Path | None) -> None:
-    """List the models of the registry and what is wrong with it."""
-    from openvino_llama.registry import read_registry
+    """List the models of the registry, and what is wrong with it: entries, and files that are not there."""
+    from openvino_llama.cli.registry import list_models, open_registry
+    from openvino_llama.sources import names_in
 
     path = _settings(registry=registry).registry
-    found = read_registry(path)
-    for name, entry in found.entries.items():
-        click.echo(f"{name:<28} {entry.type:<12} {entry.task:<16} {entry.device}")
-    for problem in found.problems.values():
+    found = list_models(open_registry(path), lambda: names_in(_plugins().model_indexes()))
+    for line in found.lines:
+        click.echo(line)
+    for problem in found.problems:
         click.secho(problem, fg="red", err=True)
-    if not found.entries and not found.problems:
+    if found.to_pull:
+        click.echo(f"not pulled yet: ovllama pull {' '.join(found.to_pull)}{_option(registry)}", err=True)
+    if not found.lines and not found.problems:
         click.echo(f"{path} has no models; ovllama pull adds some", err=True)
-    if found.problems:
+    if found.problems or found.to_pull:
         raise SystemExit(1)
 
 
@@ -258,6 +262,11 @@ def _settings(**options: Any) -> Settings:
     from openvino_llama.server.settings import Settings
 
     return Settings.from_environment(**options)
+
+
+def _option(registry: Path | None) -> str:
+    """What a command that is to be typed next needs besides, for the registry that this one was given."""
+    return f" --registry {shlex.quote(str(registry))}" if registry else ""
 
 
 def _plugins() -> Any:

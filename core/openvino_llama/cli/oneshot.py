@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from openvino_llama.cli.registry import open_registry
 from openvino_llama.config import ModelType
 from openvino_llama.errors import InvalidInputError, ModelNotFoundError, NotAcceptableError, UnsupportedMediaTypeError
 from openvino_llama.hookspecs import InferenceRequest, Part, Reply
@@ -20,7 +21,7 @@ from openvino_llama.models import open_models
 from openvino_llama.observer import SilentObserver
 from openvino_llama.pipeline import read_parameters, told_apart
 from openvino_llama.plugins import load_plugins
-from openvino_llama.registry import locate, read_registry
+from openvino_llama.registry import locate
 from openvino_llama.sandbox.deadline import Deadline
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def infer_once(
 
     The answer is JSON or of the type that was asked for.
     """
-    registry = read_registry(settings.registry)
+    registry = open_registry(settings.registry)
     if name in registry.problems:
         raise ModelNotFoundError(registry.problems[name])
     if name not in registry.entries:

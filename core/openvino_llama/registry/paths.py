@@ -10,7 +10,7 @@ from __future__ import annotations
 import stat
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from openvino_llama.errors import ConfigError
+from openvino_llama.errors import ConfigError, MissingFileError
 from openvino_llama.registry.names import shown
 
 __all__ = ["check_relative", "locate"]
@@ -27,7 +27,8 @@ def locate(path: str, registry: Path, *, own_folder_only: bool = False) -> Path:
     """The absolute path of a file, or of a folder of files, that a registry names.
 
     ``own_folder_only`` leaves the parent out: for entries that a client sent, not the operator wrote. Raises
-    ConfigError, with the path as written and no other, if there is no such file or it must not be opened.
+    MissingFileError, with the path as written and no other, if there is no such file; ConfigError if it must not be
+    opened.
     """
     check_relative(path)
     folder = registry.parent.resolve()
@@ -38,7 +39,7 @@ def locate(path: str, registry: Path, *, own_folder_only: bool = False) -> Path:
             _check_target(path, target, roots)
             # Not the target itself: what lies behind a link may have lost the suffix that says its format.
             return base / path
-    raise ConfigError(f"file {shown(path)}: there is no such file in the models folder")
+    raise MissingFileError(f"file {shown(path)}: there is no such file in the models folder")
 
 
 def _objection(path: str) -> str | None:

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openvino_llama.errors import ConfigError, OpenVINOLlamaError
+from openvino_llama.errors import ConfigError, HookError, OpenVINOLlamaError
 from openvino_llama.models import Models, open_models
 from openvino_llama.pipeline import Pipeline
 from openvino_llama.plugins import Plugins
@@ -129,7 +129,7 @@ class Server:
         try:
             self.models.load(name, entry, self.locate)
         except OpenVINOLlamaError as error:
-            logger.error("model %s failed to load: %s", name, error, exc_info=error.__cause__)
+            logger.error("model %s failed to load: %s%s", name, error, _where_the_cause_is(error))
         except Exception:
             logger.exception("model %s failed to load", name)
 
@@ -147,3 +147,10 @@ class Server:
         for problem in registry.problems.values():
             logger.error("%s", problem)
         return registry
+
+
+def _where_the_cause_is(error: OpenVINOLlamaError) -> str:
+    """The models log it themselves, at a level that only ``-v`` shows; an error of this project says all itself."""
+    if isinstance(error, HookError) or isinstance(error.__cause__, OpenVINOLlamaError | None):
+        return ""
+    return "; ovllama -v serve logs the cause"

@@ -7,7 +7,7 @@ operators come here: no request of a client ever makes the server fetch anything
 """
 
 from openvino_llama.sources.given import describe
-from openvino_llama.sources.index import Convert, IndexedFile, IndexedModel, Sample, read_index
+from openvino_llama.sources.index import Convert, IndexedFile, IndexedModel, Sample, names_in, read_index
 from openvino_llama.sources.local import read_sample
 from openvino_llama.sources.pull import check_convertible, pull
 from openvino_llama.sources.transfer import Progress
@@ -20,6 +20,7 @@ __all__ = [
     "Sample",
     "check_convertible",
     "describe",
+    "names_in",
     "pull",
     "read_index",
     "read_sample",

@@ -16,7 +16,7 @@ from openvino_llama.registry.entries import field_error, read_entry
 from openvino_llama.registry.names import check_name, check_unique
 from openvino_llama.registry.paths import check_relative
 
-__all__ = ["Convert", "IndexedFile", "IndexedModel", "Sample", "check_path", "read_index"]
+__all__ = ["Convert", "IndexedFile", "IndexedModel", "Sample", "check_path", "names_in", "read_index"]
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +114,14 @@ def read_index(paths: Iterable[Path]) -> dict[str, IndexedModel]:
                 _check(path, name, model, models)
                 models[name] = model
     return models
+
+
+def names_in(paths: Iterable[Path]) -> frozenset[str]:
+    """Names of the models of all these indexes; none if one of them is bad, as whoever pulls is told."""
+    try:
+        return frozenset(read_index(paths))
+    except ConfigError:
+        return frozenset()
 
 
 def check_path(path: str) -> None:
