@@ -107,6 +107,13 @@ def test_health_needs_no_key(locked: Live) -> None:
     """Orchestrators have none."""
     assert locked.http.get("/health/live").json() == {"status": "alive"}
     assert locked.http.get("/health/ready").json() == {"status": "ready"}
+    assert locked.http.head("/health/live").status_code == 200
+
+
+def test_a_head_needs_the_key_that_its_get_needs(locked: Live) -> None:
+    """For what is there, and for what is not; what the address leads to is no exception."""
+    for path in ("/", "/models", "/metrics", "/nothing"):
+        assert (locked.http.get(path).status_code, locked.http.head(path).status_code) == (401, 401)
 
 
 def test_a_preflight_needs_no_key(locked: Live) -> None:

@@ -136,7 +136,9 @@ def test_another_method_is_not_allowed(live: Live, method: str) -> None:
         check_problem(answer, 405)
 
 
-@pytest.mark.parametrize("path", ["/", "/infer", "/infer/", "/infer/nothing", "/infer/tiny/more", "/%2e%2e/etc/passwd"])
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/infer", "/infer/", "/infer/nothing", "/infer/tiny/more", "/%2e%2e/etc/passwd"]
+)
 def test_a_path_that_is_not_there(live: Live, path: str) -> None:
     """404 is a problem too."""
     check_problem(live.http.post(path, json=GOOD), 404)

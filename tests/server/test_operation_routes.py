@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import httpx
+import msgspec
 import pytest
+from litestar import get
 from tests.server.support import GOOD, Live, check_problem, live_server, numbers, tiny_plugins, write_registry
 
-from openvino_llama import __version__
+from openvino_llama import __version__, hookimpl
 from openvino_llama.plugins import PluginReport
 from openvino_llama.server.settings import Settings
 
@@ -59,7 +63,7 @@ def test_metrics(live: Live) -> None:
     check_problem(live.infer({"x": 1}, "triple"), 422)
     check_problem(live.infer({"raises": "ValueError"}, "triple"), 500)
     answer = live.http.get("/metrics")
-    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert live.metric("ovllama_requests_total", endpoint="tiny", model="triple", status="200") == before + 1
     assert live.metric("ovllama_requests_total", endpoint="tiny", model="triple", status="422") >= 1
     assert live.metric("ovllama_requests_total", endpoint="tiny", model="triple", status="500") >= 1
@@ -110,6 +114,50 @@ def test_the_document_has_every_route(live: Live) -> None:
     assert {"name", "type", "task", "files", "activate"} <= set(load["application/json"]["schema"]["properties"])
     shown = document["paths"]["/models/{model_id}"]["get"]
     assert [(each["name"], each["in"]) for each in shown["parameters"]] == [("model_id", "path")]
+
+
+@pytest.mark.parametrize("root_path", ["", "/vision"])
+def test_the_servers_address_leads_to_the_page(settings: Settings, root_path: str) -> None:
+    """Wherever a proxy has put the server."""
+    with live_server(msgspec.structs.replace(settings, root_path=root_path)) as running:
+        answer = running.http.get("/")
+        assert (answer.status_code, answer.headers["location"]) == (302, f"{root_path}/schema")
+
+
+def test_a_plugin_may_have_the_first_page(settings: Settings) -> None:
+    """Then its page is there."""
+
+    @get("/")
+    async def home() -> str:
+        return "home"
+
+    @hookimpl
+    def route_handlers() -> list[Any]:
+        return [home]
+
+    routes = SimpleNamespace(OPENVINO_LLAMA_API=1, route_handlers=route_handlers)
+    with live_server(settings, tiny_plugins(routes)) as running:
+        assert running.http.get("/").text == "home"
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/health/live", "/health/ready", "/models", "/models/double", "/plugins", "/schema", "/models/nobody"]
+)
+def test_heads(live: Live, path: str) -> None:
+    """HEAD has the status and the headers of GET, and no body; the connection can go on."""
+    with httpx.Client(base_url=live.address, trust_env=False) as client:
+        full, head = client.get(path), client.head(path)
+        assert head.status_code == full.status_code
+        assert {**head.headers, "date": ""} == {**full.headers, "date": ""}
+        assert head.content == b""
+        assert client.get("/health/live").json() == {"status": "alive"}
+    assert live.http.head("/metrics").headers["content-type"] == live.http.get("/metrics").headers["content-type"]
+
+
+def test_heads_of_what_is_not_read(live: Live) -> None:
+    """Where there is no GET there is no HEAD; nor does a HEAD run a model."""
+    assert live.http.head("/models/load").status_code == 405
+    assert live.http.head("/infer/tiny").status_code == 405
 
 
 @pytest.mark.parametrize("path", ["/schema", "/schema/swagger"])

@@ -159,6 +159,13 @@ def test_an_eventsource_asks_by_query(counts: Live) -> None:
     assert (done["seen"], done["unit"]) == ([3, 2], "kg")
 
 
+def test_a_head_runs_no_model(counts: Live) -> None:
+    """Although GET of the same address would."""
+    before = len(graph(counts, "count").begun)
+    assert counts.http.head(PATH, params={"start": "3"}).status_code == 405
+    assert len(graph(counts, "count").begun) == before
+
+
 def test_a_form_says_the_same(counts: Live) -> None:
     """As the body of a POST."""
     answer = counts.http.post(PATH, data={"start": "2"}, params={"unit": "kg"})

@@ -17,9 +17,10 @@ from openvino_llama import __version__
 from openvino_llama.plugins import Plugins, load_plugins
 from openvino_llama.server.access import check_key, guard_all
 from openvino_llama.server.exchange import Gateway
+from openvino_llama.server.heads import answer_heads
 from openvino_llama.server.inference import inference_routes
 from openvino_llama.server.management import management_routes
-from openvino_llama.server.openapi import openapi_config, page_files
+from openvino_llama.server.openapi import home_page, openapi_config, page_files
 from openvino_llama.server.operations import operation_routes
 from openvino_llama.server.problems import answer_problem
 from openvino_llama.server.settings import Settings
@@ -67,6 +68,9 @@ def create_app(settings: Settings | None = None, plugins: Plugins | None = None)
         debug=False,
     )
     _add_routes(app, plugins)
+    if ("/", "GET") not in _methods(app):  # a plugin may have a page of its own there
+        app.register(home_page)
+    app.asgi_handler = answer_heads(app.asgi_handler)
     return app
 
 

@@ -16,15 +16,23 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.openapi.spec import Operation
 from litestar.params import FromPath
-from litestar.response import Response
+from litestar.response import Redirect, Response
 
 from openvino_llama.config import ModelType
 from openvino_llama.server.bodies import MULTIPART
 
-__all__ = ["inference_operation", "openapi_config", "page_files", "stream_operation", "upload_operation"]
+__all__ = [
+    "home_page",
+    "inference_operation",
+    "openapi_config",
+    "page_files",
+    "stream_operation",
+    "upload_operation",
+]
 
 _ASSETS = {"swagger_bundle.js": "text/javascript", "swagger_style.css": "text/css"}
 _BINARY = {"type": "string", "format": "binary"}
+_PATH = "/schema"
 _ASSET_ROUTE = "/schema-page/"
 _MODEL = {"name": "model", "in": "query", "schema": {"type": "string"}, "description": "A model that is not active."}
 
@@ -47,8 +55,14 @@ def openapi_config(version: str) -> OpenAPIConfig:
     """The document, and Swagger UI at ``/schema``."""
     page = _Page()
     return OpenAPIConfig(
-        title="OpenVINO-Llama", version=version, path="/schema", render_plugins=[page], use_handler_docstrings=True
+        title="OpenVINO-Llama", version=version, path=_PATH, render_plugins=[page], use_handler_docstrings=True
     )
+
+
+@get("/", include_in_schema=False)
+async def home_page(request: Request[Any, Any, Any]) -> Redirect:
+    """Who opens the server's address is shown what it can do."""
+    return Redirect(request.scope.get("root_path", "") + _PATH)
 
 
 @get(_ASSET_ROUTE + "{name:str}", include_in_schema=False, sync_to_thread=True)

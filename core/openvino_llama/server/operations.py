@@ -15,7 +15,7 @@ from openvino_llama.server.state import Server
 
 __all__ = ["operation_routes"]
 
-_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_METRICS_TYPE = "text/plain; version=0.0.4"  # Litestar adds the charset
 
 
 class Health(msgspec.Struct, frozen=True):
