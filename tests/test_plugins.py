@@ -210,6 +210,14 @@ def test_disabled_plugins_are_not_even_imported(install: Install, blocked: str) 
     assert (report.status, report.reason) == ("disabled", "")
 
 
+def test_a_disabled_plugin_that_is_not_there(install: Install, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever misspelt its name is told."""
+    install("c-other", good("c_other"))
+    load_plugins(["c-other", "c-othr"])
+    [said] = [each.getMessage() for each in caplog.records]
+    assert said.startswith("there is no plugin 'c-othr' to disable; installed: c-other")
+
+
 def test_the_command_lists_all_of_them(tmp_path: Path) -> None:
     """``ovllama plugins``: loaded, failed with the reason, disabled; with --tracebacks, where."""
     write_tiny(tmp_path)

@@ -305,7 +305,15 @@ def load_plugins(disabled: Iterable[str] = ()) -> Plugins:
             logger.error("plugin %s (%s %s) left out: %s", entry.name, distribution, version, reason)
             where = traceback.format_exc()
             plugins.note(msgspec.structs.replace(found, status="failed", reason=reason, traceback=where))
+    _warn_of_unknown(blocked, plugins.reports)
     return plugins
+
+
+def _warn_of_unknown(blocked: Iterable[str], found: Sequence[PluginReport]) -> None:
+    """A plugin that is not here is out in any case, but whoever misspelt its name has it running."""
+    for name in sorted(set(blocked) - {each.name for each in found} - {each.distribution for each in found}):
+        installed = ", ".join(each.name for each in found) or "none"
+        logger.warning("there is no plugin %r to disable; installed: %s", name, installed)
 
 
 def _origin(entry: EntryPoint) -> tuple[str, str]:

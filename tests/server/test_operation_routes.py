@@ -14,7 +14,9 @@ from litestar import get
 from tests.server.support import GOOD, Live, check_problem, live_server, numbers, tiny_plugins, write_registry
 
 from openvino_llama import __version__, hookimpl
+from openvino_llama.errors import ConfigError
 from openvino_llama.plugins import PluginReport
+from openvino_llama.server.app import create_app
 from openvino_llama.server.settings import Settings
 
 _ONE_WRONG = """
@@ -291,11 +293,37 @@ def test_the_default_model_is_active_whatever_comes_first(tmp_path: Path, tiny_f
         assert numbers(running.infer()) == [[2.0, 4.0, 6.0, 8.0]]
 
 
-def test_a_default_model_that_is_not_there(registry: Path) -> None:
+def test_a_default_model_that_cannot_be_loaded(tmp_path: Path, tiny_files: Path) -> None:
     """It is a problem of the registry's, since its endpoint answers nobody; another one is activated by hand."""
-    settings = Settings.from_environment({"MODEL_REGISTRY_PATH": str(registry), "DEFAULT_TINY_MODEL": "nobody"})
+    for suffix in ("xml", "bin"):
+        (tmp_path / f"double.{suffix}").write_bytes((tiny_files / f"double.{suffix}").read_bytes())
+    double, missing = ({"files": {"model": name}} for name in ("double.xml", "missing.xml"))
+    registry = write_registry(tmp_path, double=double, missing=missing)
+    settings = Settings.from_environment({"MODEL_REGISTRY_PATH": str(registry), "DEFAULT_TINY_MODEL": "missing"})
     with live_server(settings) as running:
-        assert "nobody" in running.http.get("/models").json()["problems"]
+        assert "missing" in running.http.get("/models").json()["problems"]
         check_problem(running.infer(), 404)
-        assert running.http.put("/models/triple/activate").status_code == 200
-        assert numbers(running.infer()) == [[3.0, 6.0, 9.0, 12.0]]
+        assert running.http.put("/models/double/activate").status_code == 200
+        assert numbers(running.infer()) == [[2.0, 4.0, 6.0, 8.0]]
+
+
+def test_a_default_model_that_the_registry_does_not_have(tmp_path: Path, registry: Path) -> None:
+    """It stops the start, as any wrong setting does."""
+    settings = Settings(registry=registry, default_models={"tiny": "nobody"})
+    named = (
+        r"DEFAULT_TINY_MODEL \(--default-model tiny=NAME\): the registry \S+ has no model 'nobody'; its tiny models: "
+    )
+    with pytest.raises(ConfigError, match=named):
+        create_app(settings, tiny_plugins())
+    other = write_registry(tmp_path, other={"type": "other", "files": {"model": "x.xml"}})
+    with pytest.raises(ConfigError, match="'other' is a model of type 'other', not 'tiny'"):
+        create_app(Settings(registry=other, default_models={"tiny": "other"}), tiny_plugins())
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"models": {"nobody": {}}}'])
+def test_default_models_of_registries_that_say_nothing_of_them(tmp_path: Path, content: str | None) -> None:
+    """No registry: the model may come over HTTP. A wrong one, or a wrong entry: that is what is said."""
+    if content:
+        (tmp_path / "registry.json").write_text(content)
+    settings = Settings(registry=tmp_path / "registry.json", default_models={"tiny": "nobody", "unserved": "x"})
+    assert create_app(settings, tiny_plugins())

@@ -16,6 +16,7 @@ from litestar.types import ExceptionHandlersMap
 from openvino_llama import __version__
 from openvino_llama.plugins import Plugins, load_plugins
 from openvino_llama.server.access import check_key, guard_all
+from openvino_llama.server.defaults import check_defaults
 from openvino_llama.server.exchange import Gateway
 from openvino_llama.server.heads import answer_heads
 from openvino_llama.server.inference import inference_routes
@@ -35,10 +36,11 @@ def create_app(settings: Settings | None = None, plugins: Plugins | None = None)
     """An ASGI app that serves every model type of the installed plugins.
 
     It has no signal handlers and touches no global state: it runs under any ASGI server, any number of times in a
-    process. ``app.state.server`` is its Server.
+    process. ``app.state.server`` is its Server. ConfigError if a setting is wrong.
     """
     settings = settings or Settings.from_environment()
     plugins = plugins or load_plugins(settings.disabled_plugins)
+    check_defaults(settings, plugins)
     server = Server(settings, plugins)
     gateway = Gateway(server)
     routes = [

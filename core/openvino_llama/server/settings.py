@@ -61,7 +61,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None, **options: Any) -> Settings:
-        """Read the environment; options that are not None win. ConfigError names a variable that is wrong."""
+        """Read the environment; options that are not None win. ConfigError names the one that is wrong."""
         environment = os.environ if environment is None else environment
         given = {field: environment[name] for name, field in _VARIABLES.items() if name in environment}
         values: dict[str, Any] = {"cache_dir": str(_default_cache_dir(environment))}
@@ -72,9 +72,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         try:
             return msgspec.convert(values, cls, strict=False, dec_hook=_decode)
         except msgspec.ValidationError as error:
-            names = {field: name for name, field in _VARIABLES.items()}
             field = str(error).rpartition("`$.")[2].rstrip("`").partition("[")[0]
-            raise ConfigError(f"setting {names.get(field, field)}: {str(error).partition(' - ')[0]}") from error
+            name = _variable(field) if options.get(field) is None else _option(field)
+            raise ConfigError(f"setting {name}: {str(error).partition(' - ')[0]}") from error
 
 
 _VARIABLES = {
@@ -95,12 +95,23 @@ _VARIABLES = {
     "OVLLAMA_STOP_SECONDS": "stop_seconds",
 }
 _LISTS = frozenset({"cors_origins", "disabled_plugins"})
+_OPTIONS = {"cors_origins": "cors_origin", "disabled_plugins": "disable_plugin", "default_models": "default_model"}
+"""Those that are called otherwise than their fields."""
 
 
 def _default_models(environment: Mapping[str, str]) -> dict[str, str]:
     """Every ``DEFAULT_<TYPE>_MODEL``: plugins may bring types that nobody has thought of yet."""
     found = ((re.fullmatch(r"DEFAULT_(\w+)_MODEL", name), value) for name, value in environment.items())
     return {match[1].lower(): value for match, value in found if match}
+
+
+def _variable(field: str) -> str:
+    return next((name for name, each in _VARIABLES.items() if each == field), field)
+
+
+def _option(field: str) -> str:
+    """As ``ovllama serve`` has it."""
+    return "--" + _OPTIONS.get(field, field).replace("_", "-")
 
 
 def _default_cache_dir(environment: Mapping[str, str]) -> Path:
