@@ -117,10 +117,11 @@ def test_a_device_that_is_not_here(open_model: Open, backend: OpenVINOBackend, t
     """For a registry's model it is a load error that says what there is; a guest is told that it is unsupported."""
     if set(backend.devices) - {"CPU"}:
         pytest.skip("this machine has more than a CPU")
-    with pytest.raises(ModelLoadError, match="there is CPU"):
-        open_model(support.relu(), device="GPU")
-    with pytest.raises(ModelLoadError, match="compile"):
-        open_model(support.relu(), device="TOASTER")
+    for device in ("GPU", "GPU.1", "TOASTER", "cpu"):
+        with pytest.raises(ModelLoadError, match=f"no device '{device}' on this machine; there is CPU"):
+            open_model(support.relu(), device=device)
+    for virtual in ("AUTO", "AUTO:CPU", "HETERO:CPU"):
+        assert open_model(support.relu(), device=virtual)
     builders = [memoryview(each) for each in support.serialized(support.relu(), tmp_path)]
     with pytest.raises(UnsupportedTargetError, match="there is CPU"):
         backend.load(builders, Encoding.OPENVINO, Target.TPU)

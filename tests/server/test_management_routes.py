@@ -111,7 +111,9 @@ def test_a_model_of_the_registry_is_loaded_by_its_name(live: Live) -> None:
     """A name alone is looked up in the registry, as it is on disk now."""
     live.unload("sums")
     assert live.http.post("/models/load", json={"name": "sums"}).json()["files"] == {"model": "sums.xml"}
-    check_problem(live.http.post("/models/load", json={"name": "nobody"}), 404)
+    problem = check_problem(live.http.post("/models/load", json={"name": "nobody"}), 404)
+    needed = "one that it does not have needs the fields 'type', 'task' and 'files', too"
+    assert problem["detail"] == f"the registry has no model 'nobody'; {needed}"
 
 
 def test_uploaded_files_are_served_and_deleted(live: Live, tiny_files: Path) -> None:
@@ -169,8 +171,8 @@ def test_uploaded_files_are_served_and_deleted(live: Live, tiny_files: Path) -> 
         ({"files": {"model": "huge.xml"}}, 422, "claims"),
         ({"files": {"model": "entities.xml"}}, 422, "DOCTYPE"),
         ({"files": {"model": "truncated.xml"}}, 422, "weights"),
-        ({"device": "TPU"}, 422, "compile"),
-        ({"device": "/etc"}, 422, "compile"),
+        ({"device": "TPU"}, 422, "no device 'TPU' on this machine"),
+        ({"device": "/etc"}, 422, "no device '/etc' on this machine"),
         ({"properties": {"NO_SUCH_PROPERTY": 1}}, 400, "NO_SUCH_PROPERTY"),
         ({"inputs": [{"name": "x", "shape": [0], "data_type": "f32"}]}, 400, "dimension"),
         ({"inputs": [{"name": "z", "shape": [1, 4], "data_type": "f32"}]}, 400, "z"),

@@ -256,6 +256,22 @@ def test_wrong_registries(tmp_path: Path, tiny_files: Path, content: str | None,
             check_problem(running.infer(), 404)
 
 
+def test_a_problem_of_the_registry_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """However often the registry is read; and again when it has come back."""
+    registry = tmp_path / "registry.json"
+    registry.write_text('{"models": {"bad": {"type": "tiny"}}}')
+    with live_server(Settings(registry=registry, port=0)) as running:
+        for name in ("nobody", "bad"):
+            check_problem(running.http.post("/models/load", json={"name": name}), 404)
+        assert caplog.text.count("model 'bad', field 'task'") == 1
+        registry.write_text('{"models": {}}')
+        check_problem(running.http.post("/models/load", json={"name": "bad"}), 404)
+        registry.write_text('{"models": {"bad": {"type": "tiny"}}}')
+        problem = check_problem(running.http.post("/models/load", json={"name": "bad"}), 404)
+        assert problem["detail"] == "registry.json: model 'bad', field 'task': is required"
+        assert caplog.text.count("model 'bad', field 'task'") == 2
+
+
 def test_a_model_of_the_registry_that_cannot_be_loaded(tmp_path: Path, tiny_files: Path) -> None:
     """It is shown as failed with its reason; the others serve, and the first of them is the active one."""
     for suffix in ("xml", "bin"):

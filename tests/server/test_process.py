@@ -199,7 +199,9 @@ def test_a_port_that_is_taken(registry: Path, plugin_path: Path) -> None:
         port = str(taken.getsockname()[1])
         done = run(plugin_path, "--registry", str(registry), "--port", port)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"Error: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+    assert done.stderr == (
+        f"Error: cannot listen on 127.0.0.1:{port}: Address already in use; --port chooses another port, 0 a free one\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -217,7 +219,7 @@ def test_a_port_that_is_taken(registry: Path, plugin_path: Path) -> None:
         ([], {"OVLLAMA_MAX_BODY_BYTES": "-5"}, "OVLLAMA_MAX_BODY_BYTES"),
         ([], {"OVLLAMA_API_KEY": ""}, "OVLLAMA_API_KEY"),
         ([], {"MODEL_REGISTRY_PATH": ""}, "MODEL_REGISTRY_PATH"),
-        (["--default-model", "tiny"], {}, "NAME=VALUE"),
+        (["--default-model", "tiny"], {}, "--default-model is TYPE=NAME, not 'tiny'"),
     ],
 )
 def test_wrong_settings(plugin_path: Path, arguments: list[str], variables: dict[str, str], said: str) -> None:

@@ -43,6 +43,8 @@ _DATA_TYPES = {
     "i64": DataType.I64,
 }
 _DEVICES = {Target.CPU: "CPU", Target.GPU: "GPU", Target.TPU: "NPU"}
+_VIRTUAL = frozenset({"AUTO", "BATCH", "HETERO", "MULTI"})
+"""Devices of OpenVINO's that stand for others, and are never listed."""
 _SUFFIXES = {
     Encoding.ONNX: ".onnx",
     Encoding.TENSORFLOW: ".pb",
@@ -122,8 +124,9 @@ class OpenVINOBackend:
         self, model: ov.Model, device: str, properties: dict[str, Any], *, batches: bool = False
     ) -> OpenVINOGraph:
         specs = [_specs(ports) for ports in (model.inputs, model.outputs)]
-        if device in ("CPU", "GPU", "NPU") and not self._has(device):
-            raise ModelLoadError(f"no device {device!r} on this machine; there is {', '.join(self.devices)}")
+        kind = device.partition(":")[0].partition(".")[0]  # GPU.1, AUTO:GPU,CPU
+        if kind not in _VIRTUAL and not self._has(kind):
+            raise ModelLoadError(f"no device {device!r:.64} on this machine; there is {', '.join(self.devices)}")
         with _as_load_error("compile"):
             compiled = self._core.compile_model(model, device, _DEFAULTS.get(device, _THROUGHPUT) | properties)
         return OpenVINOGraph(compiled, *specs, batches=batches)

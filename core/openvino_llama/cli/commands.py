@@ -110,7 +110,7 @@ def serve(defaults: Sequence[str], **options: Any) -> None:
     """
     from openvino_llama.server.serving import serve as run
 
-    chosen = dict(_pair(each, "--default-model") for each in defaults)
+    chosen = dict(_pair(each, "--default-model", "TYPE=NAME") for each in defaults)
     given = {name: value for name, value in options.items() if value != ()}
     settings = _settings(default_models=chosen, **given)
     raise SystemExit(run(settings, on_ready=lambda address: click.echo(f"OpenVINO-Llama serves on {address}")))
@@ -251,8 +251,8 @@ def run(
         module=guest,
         arguments=tuple(arguments),
         directories=tuple(Directory.parse(each) for each in dirs),
-        environment=dict(_pair(each, "--env") for each in environment),
-        graphs={name: Path(path) for name, path in (_pair(each, "--nn-graph") for each in graphs)},
+        environment=dict(_pair(each, "--env", "K=V") for each in environment),
+        graphs={name: Path(path) for name, path in (_pair(each, "--nn-graph", "NAME=PATH") for each in graphs)},
         **options,
     )
     raise SystemExit(run_command(command))
@@ -296,8 +296,8 @@ def _given(shelf: Shelf, sources: Sequence[str], new: dict[str, str]) -> dict[st
     return {new["name"]: shelf.describe(new["name"], sources[0], entry)}
 
 
-def _pair(text: str, option: str) -> tuple[str, str]:
+def _pair(text: str, option: str, form: str = "NAME=VALUE") -> tuple[str, str]:
     name, separator, value = text.partition("=")
     if not separator or not name:
-        raise click.BadParameter(f"{option} is NAME=VALUE, not {text!r}")
+        raise click.BadParameter(f"{option} is {form}, not {text!r}")
     return name, value

@@ -166,6 +166,6 @@ def _read_load_request(server: Server, body: bytes) -> tuple[str, RegistryEntry,
 def _from_registry(server: Server, name: str) -> RegistryEntry:
     registry = server.read_registry()
     if name not in registry.entries:
-        reason = registry.problems.get(name, "and the request has no other fields")
-        raise ModelNotFoundError(f"the registry has no usable model {name!r}: {reason}")
+        expected = "one that it does not have needs the fields 'type', 'task' and 'files', too"
+        raise ModelNotFoundError(registry.problems.get(name, f"the registry has no model {name!r}; {expected}"))
     return registry.entries[name]

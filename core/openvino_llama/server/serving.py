@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
 import logging
 import os
 import signal
@@ -150,4 +151,5 @@ def _listen(settings: Settings) -> socket.socket:
         raise ConfigError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
     except OSError as error:
         reason = os.strerror(error.errno or 0)  # its own text names the address once more
-        raise ConfigError(f"cannot listen on {settings.host}:{settings.port}: {reason}") from error
+        hint = "; --port chooses another port, 0 a free one" if error.errno == errno.EADDRINUSE else ""
+        raise ConfigError(f"cannot listen on {settings.host}:{settings.port}: {reason}{hint}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,8 @@ class Server:
         self.stopping = False
         self.registry_problems: dict[str, str] = {}
         """What is wrong with entries of the registry."""
+        self._told: frozenset[str] = frozenset()
+        """What was wrong with the registry when it was last read: the log has it."""
         self._uploads: dict[str, Upload] = {}
         self._pipeline: Pipeline | None = None
 
@@ -134,19 +136,24 @@ class Server:
             logger.exception("model %s failed to load", name)
 
     def read_registry(self) -> Registry:
-        """The registry as it is on disk now; empty if there is none."""
+        """The registry as it is on disk now; empty if there is none. Logs what was not wrong the last time."""
         path = self.settings.registry
         if not path.exists():
-            logger.warning("there is no registry %s: no models are loaded", path)
+            self._tell([f"there is no registry {path}: no models are loaded"], logging.WARNING)
             return Registry(path, {}, {})
         try:
             registry = read_registry(path)
         except ConfigError as error:
-            logger.error("%s", error)
-            return Registry(path, {}, {path.name: str(error)})
-        for problem in registry.problems.values():
-            logger.error("%s", problem)
+            registry = Registry(path, {}, {path.name: str(error)})
+        self._tell(registry.problems.values(), logging.ERROR)
         return registry
+
+    def _tell(self, problems: Collection[str], level: int) -> None:
+        """Log problems of the registry that are new: it is read whenever a client names a model of it."""
+        for problem in problems:
+            if problem not in self._told:
+                logger.log(level, "%s", problem)
+        self._told = frozenset(problems)
 
 
 def _where_the_cause_is(error: OpenVINOLlamaError) -> str:
