@@ -58,13 +58,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def ovllama(site: Path, *arguments: str, stdin: bytes = b"", **variables: str) -> subprocess.CompletedProcess[bytes]:
+def ovllama(
+    site: Path, *arguments: str, stdin: bytes = b"", stdout: int = subprocess.PIPE, **variables: str
+) -> subprocess.CompletedProcess[bytes]:
     """Run the command as somebody would, with the tiny plugin installed."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("OVLLAMA", "MODEL_", "DEFAULT_"))}
     own = {"PYTHONPATH": str(site), "OVLLAMA_CACHE_DIR": "", "OVLLAMA_DISABLED_PLUGINS": "vision,text,multimodal"}
     env = kept | own | variables
     command = [sys.executable, "-m", "openvino_llama", *arguments]
-    return subprocess.run(command, input=stdin, capture_output=True, env=env, timeout=60, check=False)
+    return subprocess.run(command, input=stdin, stdout=stdout, stderr=subprocess.PIPE, env=env, timeout=60, check=False)
 
 
 def failed(done: subprocess.CompletedProcess[bytes]) -> str:
@@ -124,6 +126,24 @@ def test_infer_writes_what_is_wanted(site: Path, folder: Path, tmp_path: Path) -
     assert (tmp_path / "answer").read_text() == "{'y': [[2.0, 4.0, 6.0, 8.0]]}"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no terminals of one's own")
+def test_infer_writes_texts_only_to_a_terminal(site: Path, folder: Path, tmp_path: Path) -> None:
+    """Other bytes would change what the terminal does: -o is named."""
+    tiny = (site / "ovllama_test_tiny.py").read_text()
+    produces = '("application/json", "text/plain")'
+    assert tiny.count(produces) == 1
+    write_distribution(tmp_path, "tiny", tiny.replace(produces, '("application/json", "text/plain", "image/png")'))
+    request = (str(folder / "request.json"), "--registry", str(folder / "good.json"))
+    terminal, inner = os.openpty()
+    refused = ovllama(tmp_path, "infer", "double", *request, "--accept", "image/png", stdout=inner)
+    assert failed(refused) == "Error: the answer is image/png, which is not for a terminal: -o FILE writes it"
+    assert ovllama(tmp_path, "infer", "double", *request, stdout=inner).returncode == 0
+    assert json.loads(os.read(terminal, 10_000)) == ANSWER
+    os.close(inner)
+    os.close(terminal)
+    assert ovllama(tmp_path, "infer", "double", *request, "--accept", "image/png").returncode == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -135,7 +155,7 @@ def test_infer_writes_what_is_wanted(site: Path, folder: Path, tmp_path: Path) -
         (["double", "FOLDER"], "is a directory"),
         (["double", "REGISTRY-TEXT"], "expected application/json, multipart/form-data"),
         (["double", "REQUEST", "--media-type", "image/png"], "expected application/json, multipart/form-data"),
-        (["double", "-"], "of an unknown type"),
+        (["double", "-"], "- is of an unknown type, which --media-type states; expected application/json"),
         (["double", "REQUEST", "--accept", "image/png"], "--accept: expected one of application/json, text/plain"),
         (["double", "REQUEST", "digits"], "NAME=VALUE"),
         (["double", "REQUEST", "digits=x"], "digits"),
@@ -246,6 +266,9 @@ def test_pull_lists_fetches_and_registers(pullable: tuple[Path, Path], tmp_path:
     registry = ("--registry", str(tmp_path / "models" / "mine.yaml"))
     done = ovllama(site, "pull", "pulled", *registry, "--mirror", str(mirror))
     assert done.returncode == 0, done.stderr
+    line = f"pulled is there: ovllama infer pulled FILE --registry {registry[1]}\n"
+    assert done.stdout.decode() == line
+    assert ovllama(site, "pull", "pulled", *registry).stdout.decode() == line
     (tmp_path / "request.json").write_text(BODY)
     arguments = ("infer", "pulled", str(tmp_path / "request.json"), *registry)
     assert json.loads(ovllama(site, *arguments).stdout) == ANSWER

@@ -126,12 +126,14 @@ def serve(defaults: Sequence[str], **options: Any) -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path, allow_dash=True), default="-", help="Where to write.")
 def infer(model: str, given: str, parameters: Sequence[str], **options: Any) -> None:
     """Run one inference without a server: over a file, - for stdin, or over a text."""
-    from openvino_llama.cli.oneshot import infer_once
+    from openvino_llama.cli.oneshot import Task, infer_once
 
     values = dict(_pair(each, "a parameter") for each in parameters)
     output: Path = options.pop("output")
     settings = _settings(registry=options.pop("registry"))
-    content = infer_once(settings, model, given, values, **options)
+    to_terminal = str(output) == "-" and sys.stdout.isatty()
+    task = Task(model=model, given=given, parameters=values, to_terminal=to_terminal, **options)
+    content = infer_once(settings, task)
     with click.open_file(str(output), "wb") as target:
         target.write(content)
 
@@ -189,7 +191,8 @@ def pull(names: Sequence[str], registry: Path | None, mirror: Path | None, **opt
     models = _given(shelf, names, new) if new else _chosen(shelf, names, starters=options["starters"])
     changes = {"weights": options["weights"]} if options["weights"] else {}
     for name, model in models.items():
-        shelf.pull(name, model.with_options(changes))
+        entry = shelf.pull(name, model.with_options(changes))
+        click.echo(f"{name} is there: ovllama infer {name} {shelf.what_it_takes(entry)}{_option(registry)}")
 
 
 @main.command(**_example("ovllama remove face_detection"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
+import re
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -13,7 +14,7 @@ import click
 import msgspec
 
 from openvino_llama.cli.registry import open_registry
-from openvino_llama.config import ModelType
+from openvino_llama.config import ModelType, RegistryEntry
 from openvino_llama.errors import InvalidInputError, ModelNotFoundError, NotAcceptableError, UnsupportedMediaTypeError
 from openvino_llama.hookspecs import InferenceRequest, Part, Reply
 from openvino_llama.jobs import Job
@@ -27,35 +28,32 @@ from openvino_llama.sandbox.deadline import Deadline
 if TYPE_CHECKING:
     from openvino_llama.server.settings import Settings
 
-__all__ = ["infer_once"]
+__all__ = ["Task", "infer_once"]
 
 PLAIN = "text/plain"
+_TEXTUAL = re.compile(r"text/|application/(.*\+)?json$")
 
 
-def infer_once(
-    settings: Settings,
-    name: str,
-    given: str,
-    parameters: Mapping[str, str],
-    *,
-    media_type: str | None = None,
-    accept: str | None = None,
-) -> bytes:
-    """Run the registry's model over a file (``-`` is stdin), or over a text if there is no such file.
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """What was asked for on the command line."""
 
-    The answer is JSON or of the type that was asked for.
-    """
-    registry = open_registry(settings.registry)
-    if name in registry.problems:
-        raise ModelNotFoundError(registry.problems[name])
-    if name not in registry.entries:
-        known = ", ".join(registry.entries) or "none"
-        raise ModelNotFoundError(f"the registry {registry.path} has no model {name!r}; it has {known}")
-    entry = registry.entries[name]
+    model: str
+    given: str
+    """A file (``-`` is stdin), or a text if there is no such file."""
+    parameters: Mapping[str, str]
+    media_type: str | None = None
+    accept: str | None = None
+    to_terminal: bool = False
+    """Whether the answer will be shown, which refuses one that is no text."""
+
+
+def infer_once(settings: Settings, task: Task) -> bytes:
+    """Run a model of the registry; the answer is JSON or of the type that was asked for."""
+    entry = _entry(settings, task.model)
     plugins = load_plugins(settings.disabled_plugins)
-    request = _request(plugins.model_type(entry.type), given, parameters, media_type, accept)
+    request = _request(plugins.model_type(entry.type), task)
     with open_models(plugins, SilentObserver(), settings.cache_dir, settings.model_defaults()) as models:
-        model = models.load(name, entry, partial(locate, registry=settings.registry))
+        model = models.load(task.model, entry, partial(locate, registry=settings.registry))
         job = model.serving.runner.submit(Job(request, Deadline(entry.limits.deadline_s)))
         result = job.future.result()
     if isinstance(result, Reply):
@@ -63,26 +61,43 @@ def infer_once(
     return msgspec.json.encode({"model_type": entry.type, "task": entry.task, "results": result}) + b"\n"
 
 
-def _request(
-    model_type: ModelType, given: str, parameters: Mapping[str, str], media_type: str | None, accept: str | None
-) -> InferenceRequest:
-    file = Path(given)
-    is_text = given != "-" and PLAIN in model_type.accepts and not _is_file(file)
+def _entry(settings: Settings, name: str) -> RegistryEntry:
+    registry = open_registry(settings.registry)
+    if name in registry.problems:
+        raise ModelNotFoundError(registry.problems[name])
+    if name not in registry.entries:
+        known = ", ".join(registry.entries) or "none"
+        raise ModelNotFoundError(f"the registry {registry.path} has no model {name!r}; it has {known}")
+    return registry.entries[name]
+
+
+def _request(model_type: ModelType, task: Task) -> InferenceRequest:
+    file = Path(task.given)
+    is_text = task.given != "-" and PLAIN in model_type.accepts and not _is_file(file)
     if not is_text:
-        click.Path(exists=True, dir_okay=False, allow_dash=True).convert(given, None, None)
+        click.Path(exists=True, dir_okay=False, allow_dash=True).convert(task.given, None, None)
+    guessed = mimetypes.guess_type(file.name)[0]
     if model_type.parts:
-        return _in_parts(model_type, file, parameters, media_type or mimetypes.guess_type(file.name)[0])
-    media_type = media_type or (PLAIN if is_text else mimetypes.guess_type(file.name)[0] or "")
-    if media_type not in model_type.accepts:
-        expected = ", ".join(model_type.accepts)
-        raise UnsupportedMediaTypeError(f"{file.name} is {media_type or 'of an unknown type'}; expected {expected}")
-    if accept and accept not in model_type.produces:
-        raise NotAcceptableError(f"--accept: expected one of {', '.join(model_type.produces)}; got {accept!r}")
-    body = given.encode("utf-8", "surrogateescape") if is_text else _content(file)
+        return _in_parts(model_type, file, task.parameters, task.media_type or guessed)
+    media_type = task.media_type or (PLAIN if is_text else guessed or "")
+    _check_types(model_type, task, file.name, media_type)
+    body = task.given.encode("utf-8", "surrogateescape") if is_text else _content(file)
     if not body:
-        raise InvalidInputError(f"{given or 'the text'} is empty")
-    values = read_parameters(model_type, parameters)
-    return InferenceRequest(body, media_type, values, accept or model_type.produces[0])
+        raise InvalidInputError(f"{task.given or 'the text'} is empty")
+    values = read_parameters(model_type, task.parameters)
+    return InferenceRequest(body, media_type, values, task.accept or model_type.produces[0])
+
+
+def _check_types(model_type: ModelType, task: Task, name: str, media_type: str) -> None:
+    """Raise for a file, or for an answer, of a type that the model does not have or the terminal cannot show."""
+    if media_type not in model_type.accepts:
+        found = media_type or "of an unknown type, which --media-type states"
+        raise UnsupportedMediaTypeError(f"{name} is {found}; expected {', '.join(model_type.accepts)}")
+    wanted = task.accept or model_type.produces[0]
+    if wanted not in model_type.produces:
+        raise NotAcceptableError(f"--accept: expected one of {', '.join(model_type.produces)}; got {wanted!r}")
+    if task.to_terminal and not _TEXTUAL.match(wanted):
+        raise NotAcceptableError(f"the answer is {wanted}, which is not for a terminal: -o FILE writes it")
 
 
 def _in_parts(model_type: ModelType, file: Path, given: Mapping[str, str], media_type: str | None) -> InferenceRequest:

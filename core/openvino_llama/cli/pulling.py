@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from openvino_llama.cli.progress import Bar
+from openvino_llama.config import RegistryEntry
 from openvino_llama.errors import SourceError
 from openvino_llama.plugins import Plugins
 from openvino_llama.sources import IndexedModel, check_convertible, describe, pull, read_index
@@ -34,10 +35,10 @@ class Shelf(msgspec.Struct, frozen=True):
         starters = {name: model for name, model in self.known().items() if model.starter}
         return {name: model for name, model in starters.items() if self._can_pull(name, model, echo)}
 
-    def pull(self, name: str, model: IndexedModel) -> None:
-        """Fetch one, with a progress bar."""
+    def pull(self, name: str, model: IndexedModel) -> RegistryEntry:
+        """Fetch one, with a progress bar; its entry in the registry."""
         with Bar(name) as bar:
-            pull(
+            return pull(
                 model,
                 name,
                 self.registry.parent,
@@ -46,6 +47,11 @@ class Shelf(msgspec.Struct, frozen=True):
                 registry_name=self.registry.name,
                 converters=self.plugins.model_converter,
             )
+
+    def what_it_takes(self, entry: RegistryEntry) -> str:
+        """What ``ovllama infer`` is given for such a model."""
+        model_type = self.plugins.model_types.get(entry.type)
+        return "TEXT" if model_type and "text/plain" in model_type.accepts else "FILE"
 
     def describe(self, name: str, source: str, entry: Mapping[str, str]) -> IndexedModel:
         """A model that no index knows."""
