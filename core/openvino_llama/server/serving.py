@@ -45,13 +45,24 @@ class _Uvicorn(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, state: Server) -> None:
         super().__init__(config)
         self._state = state
+        self._signal = 0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if self.should_exit:
             os._exit(128 + sig)
+        self._signal = sig
         self.should_exit = True
         self._state.stopping = True
         self._give_up_later()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's; whoever waits for the end of requests is told so (not in the handler: it may interrupt)."""
+        running = len(self.server_state.tasks)
+        if running:
+            what = "1 request" if running == 1 else f"{running} requests"
+            again = "Ctrl-C again" if self._signal == signal.SIGINT else "a second signal"
+            logger.warning("finishing %s; %s ends at once", what, again)
+        await super().shutdown(sockets)
 
     def _give_up_later(self) -> None:
         """What never comes to its end (a wedged device, a plugin's hook) must not keep the process."""
