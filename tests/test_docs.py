@@ -258,6 +258,13 @@ def test_every_option_is_documented() -> None:
     assert set(re.findall(r"\| `(--[\w-]+)", section)) == options
 
 
+def test_every_option_of_run_is_documented() -> None:
+    """What a program may be given."""
+    options = {option for each in main.commands["run"].params for option in each.opts if option.startswith("--")}
+    section = text(ROOT / "docs" / "guests.md").partition("## Programs")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^- `(--[\w-]+)", section, re.MULTILINE)) == options - {"--help"}
+
+
 def test_the_documented_defaults_are_right() -> None:
     """Numbers and addresses in the table are those of the Settings."""
     defaults = {name: getattr(Settings(), field) for name, field in _VARIABLES.items()}

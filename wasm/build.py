@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -30,21 +30,45 @@ def compile_guest(source: Path, output: Path, model: str = "reactor") -> None:
     subprocess.run(command, check=True, cwd=source.parent, env=os.environ | {"SOURCE_DATE_EPOCH": "0"})  # noqa: S603
 
 
+def _compiled(source: Path) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        built = Path(folder) / "built.wasm"
+        compile_guest(source, built)
+        return built.read_bytes()
+
+
+def _problem(source: Path, artefact: Path, *, check: bool) -> str:
+    """What keeps it from being built; empty if nothing does."""
+    try:
+        found = version("ziglang")
+    except PackageNotFoundError:
+        return f"the compiler is not installed: pip install ziglang=={ZIG}"
+    if found != ZIG:
+        return f"the artefact is built with ziglang {ZIG}, here is {found}: pip install ziglang=={ZIG}"
+    if not source.is_file():
+        return f"there is no source {source}"
+    if check and not artefact.is_file():
+        return f"there is no artefact {artefact} to compare with"
+    return "" if artefact.parent.is_dir() else f"there is no folder {artefact.parent} for {artefact.name}"
+
+
 def main() -> int:
-    """Build or check; the exit code is 1 if the artefact is not what its source compiles to."""
+    """Build or check; the exit code is 1 if that cannot be done, or the artefact is not what its source compiles to."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
     parser.add_argument("source", type=Path, nargs="?", default=SOURCE, help="a C file")
     parser.add_argument("artefact", type=Path, nargs="?", default=ARTEFACT, help="the module made of it")
     arguments = parser.parse_args()
     source, artefact = arguments.source.resolve(), arguments.artefact
-    if version("ziglang") != ZIG:
-        print(f"the artefact is built with ziglang {ZIG}, here is {version('ziglang')}", file=sys.stderr)
+    problem = _problem(source, artefact, check=arguments.check)
+    if problem:
+        print(problem, file=sys.stderr)
         return 1
-    with tempfile.TemporaryDirectory() as folder:
-        built = Path(folder) / artefact.name
-        compile_guest(source, built)
-        content = built.read_bytes()
+    try:
+        content = _compiled(source)
+    except subprocess.CalledProcessError:
+        print(f"{source.name} does not compile: the compiler's words are above", file=sys.stderr)
+        return 1
     digest = hashlib.sha256(content).hexdigest()
     if not arguments.check:
         artefact.write_bytes(content)

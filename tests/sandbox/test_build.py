@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,37 @@ def test_a_changed_source_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(build, "SOURCE", source)
     monkeypatch.setattr(sys, "argv", ["build.py", "--check"])
     assert build.main() == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["none.c", "none.wasm"], "there is no source "),
+        (["guest.c", "no/folder/guest.wasm"], "there is no folder "),
+        (["--check", "guest.c", "none.wasm"], "there is no artefact "),
+        (["guest.c", "guest.wasm"], "guest.c does not compile"),
+    ],
+)
+def test_what_cannot_be_built(tmp_path: Path, arguments: list[str], said: str) -> None:
+    """The last line says why; there is no traceback."""
+    (tmp_path / "guest.c").write_text("int")
+    command = [sys.executable, str(ROOT / "wasm" / "build.py"), *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert said in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_without_the_compiler(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """How to install it is said."""
+
+    def version(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(build, "version", version)
+    monkeypatch.setattr(sys, "argv", ["build.py", "--check"])
+    assert build.main() == 1
+    assert capsys.readouterr().err == f"the compiler is not installed: pip install ziglang=={build.ZIG}\n"
 
 
 @pytest.mark.slow

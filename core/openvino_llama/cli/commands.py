@@ -235,7 +235,7 @@ def demo(registry: Path | None, mirror: Path | None, port: int | None, *, leave:
     "--dir", "dirs", multiple=True, metavar="HOST::GUEST", help="A folder that the guest may read; with ::rw, change."
 )
 @click.option("--nn-graph", "graphs", multiple=True, metavar="NAME=PATH", help="A model that load_by_name finds.")
-@click.option("--env", "environment", multiple=True, metavar="K=V", help="A variable that the guest sees.")
+@click.option("--env", "environment", multiple=True, metavar="NAME=VALUE", help="A variable that the guest sees.")
 @click.option("--timeout", "deadline_s", type=float, help="Seconds that the guest may run.")
 @click.option("--early-tensor-types", is_flag=True, help="For guests of the first wasi-nn: u8 is 2 and i32 is 3.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
@@ -254,7 +254,7 @@ def run(
         module=guest,
         arguments=tuple(arguments),
         directories=tuple(Directory.parse(each) for each in dirs),
-        environment=dict(_pair(each, "--env", "K=V") for each in environment),
+        environment=dict(_pair(each, "--env") for each in environment),
         graphs={name: Path(path) for name, path in (_pair(each, "--nn-graph", "NAME=PATH") for each in graphs)},
         **options,
     )
