@@ -172,6 +172,9 @@ class ModelType(msgspec.Struct, frozen=True, kw_only=True):
     """Media types that a client may ask for in Accept, the default one first."""
     parameters: type[msgspec.Struct] | None = None
     """Struct that the query parameters are read into; None takes none. ``model`` is the server's own."""
+    bodies: Mapping[str, Any] = {}
+    """Task -> Struct that a body of JSON or form fields is read into, for the API's description only: ``preprocess``
+    reads it. ``Annotated[Struct, msgspec.Meta(examples=[...])]`` gives a first request to try."""
     streaming: tuple[str, ...] = ()
     """Those of the tasks whose models yield output after output (generation): they are served as a stream of events
     too, by ``POST /infer/<endpoint>/stream``."""

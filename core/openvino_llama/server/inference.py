@@ -59,6 +59,7 @@ def _infer_route(model_type: ModelType, server: Server) -> HTTPRouteHandler:
         request_max_body_size=server.settings.max_body_bytes,
         operation_class=inference_operation(model_type),
         summary=f"Run a {model_type.name} model",
+        tags=["inference"],
     )
     async def infer(request: HttpRequest) -> ASGIApp:
         return Exchange(server, request, model_type.endpoint, partial(_infer, model_type))
@@ -74,6 +75,7 @@ def _stream_route(model_type: ModelType, server: Server) -> HTTPRouteHandler:
         request_max_body_size=server.settings.max_body_bytes,
         operation_class=stream_operation(model_type),
         summary=f"Run a {model_type.name} model, output by output",
+        tags=["inference"],
     )
     async def stream(request: HttpRequest) -> ASGIApp:
         return Exchange(server, request, f"{model_type.endpoint}/stream", partial(_stream, model_type))
@@ -89,6 +91,7 @@ def _browser_route(model_type: ModelType, server: Server) -> HTTPRouteHandler:
         name=f"stream_{model_type.endpoint}_by_query",
         operation_class=stream_operation(model_type, by_query=True),
         summary=f"Run a {model_type.name} model, output by output, for EventSource",
+        tags=["inference"],
     )
     async def listen(request: HttpRequest) -> ASGIApp:
         if "last-event-id" in request.headers:  # an EventSource connects again; what has ended cannot be resumed,

@@ -17,7 +17,7 @@ from openvino_llama.models import Model, State
 from openvino_llama.registry import check_name, check_unique, read_entry
 from openvino_llama.server.access import guard_management
 from openvino_llama.server.bodies import MULTIPART, decode_object, media_type_of, read_body
-from openvino_llama.server.openapi import upload_operation
+from openvino_llama.server.openapi import managing_operation, upload_operation
 from openvino_llama.server.state import Server
 from openvino_llama.server.uploads import Upload, receive_upload
 from openvino_llama.specs import TensorSpec
@@ -73,7 +73,7 @@ def management_routes(server: Server) -> list[ControllerRouterHandler]:
     async def list_models() -> ModelList:
         return ModelList([info(model) for model in server.models.all()], server.registry_problems)
 
-    @get("/models/{model_id:str}", summary="Show a model", tags=["models"])
+    @get("/models/{model_id:str}", operation_class=managing_operation(404), summary="Show a model", tags=["models"])
     async def show_model(model_id: FromPath[str]) -> ModelInfo:
         return info(server.models.get(model_id))
 
@@ -94,11 +94,23 @@ def management_routes(server: Server) -> list[ControllerRouterHandler]:
         location = f"{request.scope.get('root_path', '')}/models/{quote(model.name)}"
         return Response(info(model), status_code=201, headers={"Location": location})
 
-    @put("/models/{model_id:str}/activate", guards=guards, summary="Make a model the active one", tags=["models"])
+    @put(
+        "/models/{model_id:str}/activate",
+        guards=guards,
+        operation_class=managing_operation(404, 409, 503),
+        summary="Make a model the active one",
+        tags=["models"],
+    )
     async def activate_model(model_id: FromPath[str]) -> ModelInfo:
         return info(await asyncio.to_thread(server.models.activate, model_id))
 
-    @delete("/models/{model_id:str}", guards=guards, summary="Unload a model, after its requests", tags=["models"])
+    @delete(
+        "/models/{model_id:str}",
+        guards=guards,
+        operation_class=managing_operation(404, 409),
+        summary="Unload a model, after its requests",
+        tags=["models"],
+    )
     async def unload_model(model_id: FromPath[str]) -> None:
         await asyncio.to_thread(server.models.unload, model_id)
         server.drop_upload(model_id)

@@ -5,11 +5,12 @@ The page's files come from an installed package, not from the internet.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from importlib.resources import files
 from typing import Any
 
-import msgspec
 from litestar import Request, Router, get
 from litestar.exceptions import NotFoundException
 from litestar.openapi.config import OpenAPIConfig
@@ -19,22 +20,29 @@ from litestar.params import FromPath
 from litestar.response import Redirect, Response
 
 from openvino_llama.config import ModelType
-from openvino_llama.server.bodies import MULTIPART
+from openvino_llama.server.bodies import FORM, MULTIPART
+from openvino_llama.server.problems import Problem
+from openvino_llama.server.schemas import Schema, as_text, schema_of
 
 __all__ = [
     "home_page",
     "inference_operation",
+    "managing_operation",
     "openapi_config",
+    "operation",
     "page_files",
     "stream_operation",
     "upload_operation",
 ]
 
 _ASSETS = {"swagger_bundle.js": "text/javascript", "swagger_style.css": "text/css"}
+_JSON = "application/json"
+_EVENTS = "text/event-stream"
+_TEXT = {"type": "string"}
 _BINARY = {"type": "string", "format": "binary"}
 _PATH = "/schema"
 _ASSET_ROUTE = "/schema-page/"
-_MODEL = {"name": "model", "in": "query", "schema": {"type": "string"}, "description": "A model that is not active."}
+_MODEL = {"name": "model", "in": "query", "schema": _TEXT, "description": "The model, if not the active one."}
 
 
 class _Page(SwaggerRenderPlugin):
@@ -80,88 +88,148 @@ def page_files() -> Router:
 
 def inference_operation(model_type: ModelType) -> type[Operation]:
     """The operation of ``POST /infer/<endpoint>``: its parameters, bodies and answers."""
-    answers = {media_type: {"schema": _answer_schema(media_type)} for media_type in model_type.produces}
-    bodies = {media_type: {"schema": _body_schema(media_type, model_type)} for media_type in model_type.accepts}
-    return _operation(
-        parameters=[_MODEL, *_query_parameters(model_type.parameters)],
-        requestBody={"required": True, "content": bodies},
-        responses={"200": {"description": "The answer", "content": answers}, "default": _problem()},
+    answers = _content({media_type: _answer_schema(media_type) for media_type in model_type.produces})
+    return _described(
+        lambda: {
+            "parameters": [_MODEL, *_query_parameters(model_type)],
+            "requestBody": _request_body(model_type, model_type.tasks),
+            "responses": {"200": {"description": "The answer", **answers}, "default": _problem()},
+        }
     )
 
 
 def stream_operation(model_type: ModelType, *, by_query: bool = False) -> type[Operation]:
-    """The operation of ``/infer/<endpoint>/stream``."""
-    events = {"200": {"description": "Events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}}
-    bodies = {media_type: {"schema": _body_schema(media_type, model_type)} for media_type in model_type.accepts}
-    body = {} if by_query else {"requestBody": {"required": True, "content": bodies}}
-    parameters = [_MODEL, *_query_parameters(model_type.parameters)]
-    return _operation(parameters=parameters, responses=events | {"default": _problem()}, **body)
+    """The operation of ``/infer/<endpoint>/stream``; ``by_query`` what a form's fields would be is in the query."""
+
+    def members() -> Schema:
+        described = {
+            "parameters": [_MODEL, *_query_parameters(model_type)],
+            "responses": {"200": {"description": "Events", **_content({_EVENTS: _TEXT})}, "default": _problem()},
+        }
+        if by_query:
+            return described | {"parameters": [*described["parameters"], *_form_parameters(model_type)]}
+        return described | {"requestBody": _request_body(model_type, model_type.streaming)}
+
+    return _described(members)
 
 
-def upload_operation(entry: type[msgspec.Struct]) -> type[Operation]:
+def upload_operation(entry: Any) -> type[Operation]:
     """The operation of ``POST /models/load``."""
     form = {"type": "object", "additionalProperties": _BINARY}
-    bodies = {"application/json": {"schema": _inlined(entry)}, MULTIPART: {"schema": form}}
-    return _operation(requestBody={"required": True, "content": bodies})
+
+    def members() -> Schema:
+        return {"requestBody": {"required": True, **_content({_JSON: schema_of(entry), MULTIPART: form})}}
+
+    return _described(members, _problems(400, 404, 409, 413, 415, 422))
 
 
-def _operation(**members: Any) -> type[Operation]:
+def managing_operation(*statuses: int) -> type[Operation]:
+    """The operation of a route that manages a model, and the statuses of its problems."""
+    return _described(dict, _problems(*statuses))
+
+
+def operation(body: Any = None, answer: Any = None, error: Any = None, *, events: bool = False) -> type[Operation]:
+    """The operation of a plugin's route: JSON of the type ``body`` in; of ``answer``, or of ``error``, out.
+
+    What is None is described by the handler's own signature; errors are then problems. ``events``: the answer may be a
+    stream of events, too. Where the types have examples (``msgspec.Meta``), these are shown.
+    """
+
+    def members() -> Schema:
+        return {"requestBody": {"required": True, **_content({_JSON: schema_of(body)})}} if body else {}
+
+    def responses() -> Schema:
+        refused = {"description": "An error", **_content({_JSON: schema_of(error)})} if error else _problem()
+        if answer is None:
+            return {"default": refused}
+        answers = {_JSON: schema_of(answer)} | ({_EVENTS: _TEXT} if events else {})
+        return {"200": {"description": "The answer", **_content(answers)}, "default": refused}
+
+    return _described(members, responses)
+
+
+def _described(members: Callable[[], Schema], responses: Callable[[], Schema] | None = None) -> type[Operation]:
+    """An Operation with these members, which are made when somebody asks for the document.
+
+    ``responses`` take the place of the errors that Litestar supposes: it does not know what becomes of them.
+    """
+
     @dataclass
     class Described(Operation):
-        def to_schema(self) -> dict[str, Any]:
-            return super().to_schema() | members
+        def to_schema(self) -> Schema:
+            schema = super().to_schema()
+            if responses is not None:
+                good = {status: each for status, each in schema["responses"].items() if status.startswith("2")}
+                schema["responses"] = good | responses()
+            return schema | members()
 
     return Described
 
 
-def _query_parameters(parameters: type[msgspec.Struct] | None) -> list[dict[str, Any]]:
-    if parameters is None:
+def _query_parameters(model_type: ModelType) -> list[Schema]:
+    if model_type.parameters is None:
         return []
-    schema = _inlined(parameters)
-    required = schema.get("required", ())
-    return [
-        {"name": name, "in": "query", "required": name in required, "schema": each, "description": _described(each)}
-        for name, each in schema["properties"].items()
-    ]
+    return _parameters(schema_of(model_type.parameters))
 
 
-def _described(schema: dict[str, Any]) -> str:
-    return str(schema.get("description", ""))
+def _form_parameters(model_type: ModelType) -> list[Schema]:
+    """The fields of forms that are no query parameters anyhow; each may be that of one task only."""
+    taken = {each["name"] for each in _query_parameters(model_type)}
+    bodies = [schema_of(model_type.bodies[task]) for task in model_type.streaming if task in model_type.bodies]
+    fields = {each["name"]: each | {"required": False} for body in bodies for each in _parameters(body)}
+    return [field for name, field in fields.items() if name not in taken]
 
 
-def _inlined(kind: type[msgspec.Struct]) -> dict[str, Any]:
-    """The JSON Schema of a Struct without references."""
-    document = msgspec.json.schema(kind)
-    definitions = document.pop("$defs", {})
-
-    def resolve(node: Any) -> Any:
-        if isinstance(node, dict) and "$ref" in node:
-            return resolve(definitions[node["$ref"].rpartition("/")[2]])
-        if isinstance(node, dict):
-            return {key: resolve(value) for key, value in node.items()}
-        return [resolve(value) for value in node] if isinstance(node, list) else node
-
-    resolved: dict[str, Any] = resolve(document)
-    return resolved
+def _parameters(schema: Schema) -> list[Schema]:
+    """The properties of an object as query parameters, as far as they can be some."""
+    described = []
+    for name, field in schema["properties"].items():
+        text = as_text(field)
+        if text is not None:
+            description = {"description": text.pop("description")} if "description" in text else {}
+            required = name in schema.get("required", ())
+            described.append({"name": name, "in": "query", "required": required, "schema": text, **description})
+    return described
 
 
-def _body_schema(media_type: str, model_type: ModelType) -> dict[str, Any]:
+def _request_body(model_type: ModelType, tasks: Sequence[str]) -> Schema:
+    bodies = {task: schema_of(model_type.bodies[task]) for task in tasks if task in model_type.bodies}
+    content = {media_type: _body(media_type, model_type, bodies) for media_type in model_type.accepts}
+    return {"required": True, "content": content}
+
+
+def _body(media_type: str, model_type: ModelType, bodies: Mapping[str, Schema]) -> Schema:
+    """A body of that media type: one for each of the tasks, where the plugin describes them."""
+    if media_type in (_JSON, FORM) and bodies:
+        examples = {task: {"value": body["examples"][0]} for task, body in bodies.items() if "examples" in body}
+        schemas = list(bodies.values())
+        schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+        return {"schema": schema} | ({"examples": examples} if examples else {})
     if media_type == MULTIPART and model_type.parts:
-        text = {"type": "string"}
-        parts = {name: _BINARY if kind == "file" else text for name, kind in model_type.parts.items()}
-        return {"type": "object", "properties": parts, "additionalProperties": text}
-    return {"type": "object"} if media_type in ("application/json", MULTIPART) else _BINARY
+        parts = {name: _BINARY if kind == "file" else _TEXT for name, kind in model_type.parts.items()}
+        return {"schema": {"type": "object", "properties": parts, "additionalProperties": _TEXT}}
+    return {"schema": {"type": "object"} if media_type in (_JSON, FORM, MULTIPART) else _raw(media_type)}
 
 
-def _answer_schema(media_type: str) -> dict[str, Any]:
-    if media_type != "application/json":
-        return _BINARY
-    text = {"type": "string"}
-    return {"type": "object", "properties": {"model_type": text, "task": text, "results": {}}}
+def _answer_schema(media_type: str) -> Schema:
+    if media_type != _JSON:
+        return _raw(media_type)
+    return {"type": "object", "properties": {"model_type": _TEXT, "task": _TEXT, "results": {}}}
 
 
-def _problem() -> dict[str, Any]:
-    return {
-        "description": "A problem (RFC 9457)",
-        "content": {"application/problem+json": {"schema": {"type": "object"}}},
-    }
+def _raw(media_type: str) -> Schema:
+    return _TEXT if media_type.startswith("text/") else _BINARY
+
+
+def _problems(*statuses: int) -> Callable[[], Schema]:
+    named = {str(status): HTTPStatus(status).phrase for status in statuses}
+    return lambda: {status: _problem(phrase) for status, phrase in named.items()} | {"default": _problem()}
+
+
+def _problem(description: str = "A problem (RFC 9457)") -> Schema:
+    return {"description": description, **_content({"application/problem+json": schema_of(Problem)})}
+
+
+def _content(schemas: Mapping[str, Schema]) -> Schema:
+    """The schemas of media types."""
+    return {"content": {media_type: {"schema": schema} for media_type, schema in schemas.items()}}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import msgspec
 from litestar import Response, get
+from litestar.openapi import ResponseSpec
 from litestar.types import ControllerRouterHandler
 
 from openvino_llama.plugins import PluginReport
@@ -48,7 +48,15 @@ def operation_routes(server: Server) -> list[ControllerRouterHandler]:
     async def live() -> Health:
         return Health("alive")
 
-    @get("/health/ready", opt=PUBLIC, summary="Whether requests are served", tags=["operations"])
+    unready = ResponseSpec(Health, description="Not ready, and why", generate_examples=False)
+
+    @get(
+        "/health/ready",
+        opt=PUBLIC,
+        responses={503: unready},
+        summary="Whether requests are served",
+        tags=["operations"],
+    )
     async def ready() -> Response[Health]:
         reason = server.unready_reason()
         return Response(Health(reason or "ready"), status_code=503 if reason else 200)
@@ -58,7 +66,7 @@ def operation_routes(server: Server) -> list[ControllerRouterHandler]:
         return PluginList([_shown(report) for report in server.plugins.reports])
 
     @get("/metrics", summary="Prometheus metrics", tags=["operations"], media_type="text/plain")
-    async def metrics() -> Response[Any]:
+    async def metrics() -> Response[bytes]:
         return Response(server.metrics.exposition(), media_type=_METRICS_TYPE)
 
     return [live, ready, plugins, metrics]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from openvino_llama import Backend, InferenceRequest, ModelConfig, ModelType, Preprocessed, hookimpl
 from openvino_llama_text import encoders, generation
+from openvino_llama_text.classification import ClassificationRequest
 from openvino_llama_text.config import TextConfig
 from openvino_llama_text.convert.choice import converter
 from openvino_llama_text.embedding import EmbeddingRequest
@@ -23,6 +25,15 @@ if TYPE_CHECKING:
 OPENVINO_LLAMA_API = 1
 
 _GENERATION = "generation"
+_PROMPT = {"prompt": "The capital of France is", "max_tokens": 8}
+_INPUT = {"input": ["A cat sits on the mat.", "Stocks fell on Monday."]}
+_QUERY = {"query": "Where does the cat sleep?", "documents": ["Stocks fell on Monday.", "A kitten rests on a rug."]}
+_BODIES = {
+    _GENERATION: Annotated[GenerationRequest, Meta(examples=[_PROMPT])],
+    "embedding": Annotated[EmbeddingRequest, Meta(examples=[_INPUT])],
+    "classification": Annotated[ClassificationRequest, Meta(examples=[_INPUT])],
+    "rerank": Annotated[RerankRequest, Meta(examples=[_QUERY])],
+}
 
 
 @hookimpl
@@ -36,6 +47,7 @@ def model_types() -> Sequence[ModelType]:
             endpoint="text",
             accepts=(JSON, PLAIN, FORM),
             parameters=TextParameters,
+            bodies=_BODIES,
             streaming=(_GENERATION,),
             answers={
                 GenerationRequest: (_GENERATION,),

@@ -13,7 +13,7 @@ from litestar.response.base import ASGIResponse
 from openvino_llama import ContextLengthError, InvalidInputError, ModelNotFoundError
 from openvino_llama.web import headers_of, problem_of
 
-__all__ = ["OPTIONS", "answer_error", "error_body", "refuse"]
+__all__ = ["OPTIONS", "TAGS", "ErrorBody", "answer_error", "error_body", "refuse"]
 
 _PATH = re.compile(r" - at `\$\.?([^`]*)`")
 _FIELD = re.compile(r"^([a-z_]+)(?:\[\d+\]|\.[a-z_]+)*:|field `(\w+)`|parameter '(\w+)'")
@@ -26,7 +26,9 @@ class _Error(msgspec.Struct, frozen=True):
     code: str | None
 
 
-class _Body(msgspec.Struct, frozen=True):
+class ErrorBody(msgspec.Struct, frozen=True):
+    """What every error is answered with."""
+
     error: _Error
 
 
@@ -51,7 +53,7 @@ def _described(error: Exception) -> tuple[int, bytes]:
     problem = problem_of(error)
     message = problem.detail or problem.title
     described = _Error(message, _type(problem.status), _param(error, message), _code(error))
-    return problem.status, msgspec.json.encode(_Body(described))
+    return problem.status, msgspec.json.encode(ErrorBody(described))
 
 
 def _type(status: int) -> str:
@@ -80,8 +82,10 @@ def _code(error: Exception) -> str | None:
     return None
 
 
+TAGS = ["openai"]
 OPTIONS: dict[str, Any] = {
     "status_code": 200,
+    "tags": TAGS,
     "exception_handlers": {Exception: answer_error},
     "request_max_body_size": None,  # the exchange has the server's own limit
 }

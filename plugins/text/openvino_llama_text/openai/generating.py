@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, post
@@ -14,12 +14,22 @@ from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 
 from openvino_llama import InferenceRequest
-from openvino_llama.web import Exchange, Gateway, event, open_events
+from openvino_llama.web import Exchange, Gateway, event, open_events, operation
 from openvino_llama_text.answers import Generated, Piece, Usage
 from openvino_llama_text.openai.bodies import ChatBody, CompletionBody, read
 from openvino_llama_text.openai.choosing import choose
-from openvino_llama_text.openai.errors import OPTIONS, error_body, refuse
-from openvino_llama_text.openai.shapes import ChatShape, CompletionShape, Envelope, Shape, new_id, now, total
+from openvino_llama_text.openai.errors import OPTIONS, ErrorBody, error_body, refuse
+from openvino_llama_text.openai.shapes import (
+    Chat,
+    ChatShape,
+    Completion,
+    CompletionShape,
+    Envelope,
+    Shape,
+    new_id,
+    now,
+    total,
+)
 from openvino_llama_text.requests import JSON, GenerationRequest
 from openvino_llama_text.tokenizers import find_tokenizer
 
@@ -28,13 +38,19 @@ __all__ = ["chat_completions", "completions"]
 _DONE = event(b"[DONE]")
 
 
-@post("/v1/chat/completions", **OPTIONS)
+_CHAT = Annotated[
+    ChatBody, msgspec.Meta(examples=[{"messages": [{"role": "user", "content": "What is the capital of France?"}]}])
+]
+_CONTINUE = Annotated[CompletionBody, msgspec.Meta(examples=[{"prompt": "The capital of France is", "max_tokens": 8}])]
+
+
+@post("/v1/chat/completions", operation_class=operation(_CHAT, Chat, ErrorBody, events=True), **OPTIONS)
 async def chat_completions(request: Request[Any, Any, Any], gateway: NamedDependency[Gateway]) -> ASGIApp:
     """Answer a chat."""
     return gateway.exchange(request, "v1/chat/completions", _chat, refuse)
 
 
-@post("/v1/completions", **OPTIONS)
+@post("/v1/completions", operation_class=operation(_CONTINUE, Completion, ErrorBody, events=True), **OPTIONS)
 async def completions(request: Request[Any, Any, Any], gateway: NamedDependency[Gateway]) -> ASGIApp:
     """Continue texts."""
     return gateway.exchange(request, "v1/completions", _complete, refuse)
@@ -123,7 +139,7 @@ class _Texts:
     def _event(self, choice: Any) -> bytes:
         return event(msgspec.json.encode(self._envelope([choice], self._no_usage)))
 
-    def _envelope(self, choices: list[Any], usage: Usage | msgspec.UnsetType | None) -> Envelope:
+    def _envelope(self, choices: list[Any], usage: Usage | msgspec.UnsetType | None) -> Envelope[Any]:
         return Envelope(self._id, self._shape.piece_object, self._created, self._model, choices, usage)
 
     def _usage(self, usages: Sequence[Usage]) -> Usage:

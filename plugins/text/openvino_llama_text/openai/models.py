@@ -11,7 +11,8 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from openvino_llama import ModelNotFoundError
-from openvino_llama_text.openai.errors import answer_error
+from openvino_llama.web import operation
+from openvino_llama_text.openai.errors import TAGS, ErrorBody, answer_error
 
 __all__ = ["list_models", "show_model"]
 
@@ -32,13 +33,20 @@ class _Models(msgspec.Struct, frozen=True):
     object: str = "list"
 
 
-@get("/v1/models", exception_handlers={Exception: answer_error})
+_OPTIONS: dict[str, Any] = {
+    "operation_class": operation(error=ErrorBody),
+    "tags": TAGS,
+    "exception_handlers": {Exception: answer_error},
+}
+
+
+@get("/v1/models", **_OPTIONS)
 async def list_models(pipeline: NamedDependency[Any]) -> _Models:
     """The models that serve."""
     return _Models(_serving(pipeline))
 
 
-@get("/v1/models/{name:path}", exception_handlers={Exception: answer_error})
+@get("/v1/models/{name:path}", **_OPTIONS)
 async def show_model(name: FromPath[str], pipeline: NamedDependency[Any]) -> _Model:
     """One of them."""
     wanted = name.removeprefix("/")

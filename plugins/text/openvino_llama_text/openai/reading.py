@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -13,11 +13,11 @@ from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 
 from openvino_llama import InferenceRequest
-from openvino_llama.web import Exchange, Gateway
+from openvino_llama.web import Exchange, Gateway, operation
 from openvino_llama_text.embedding import Embeddings
 from openvino_llama_text.openai.bodies import EmbeddingBody, RerankBody, read
 from openvino_llama_text.openai.choosing import choose
-from openvino_llama_text.openai.errors import OPTIONS, refuse
+from openvino_llama_text.openai.errors import OPTIONS, ErrorBody, refuse
 from openvino_llama_text.requests import JSON
 from openvino_llama_text.rerank import Ranked, Ranking, RerankRequest
 
@@ -48,13 +48,20 @@ class _Reranked(msgspec.Struct, frozen=True):
     usage: _Usage
 
 
-@post("/v1/embeddings", **OPTIONS)
+_EMBED = Annotated[EmbeddingBody, msgspec.Meta(examples=[{"input": ["A cat sits on the mat.", "Stocks fell."]}])]
+_RERANK = Annotated[
+    RerankBody,
+    msgspec.Meta(examples=[{"query": "Where does the cat sleep?", "documents": ["Stocks fell.", "A kitten rests."]}]),
+]
+
+
+@post("/v1/embeddings", operation_class=operation(_EMBED, _Embeddings, ErrorBody), **OPTIONS)
 async def embeddings(request: Request[Any, Any, Any], gateway: NamedDependency[Gateway]) -> ASGIApp:
     """Turn texts into vectors."""
     return gateway.exchange(request, "v1/embeddings", _embed, refuse)
 
 
-@post("/v1/rerank", **OPTIONS)
+@post("/v1/rerank", operation_class=operation(_RERANK, _Reranked, ErrorBody), **OPTIONS)
 async def rerank(request: Request[Any, Any, Any], gateway: NamedDependency[Gateway]) -> ASGIApp:
     """Order documents by how well they answer a query."""
     return gateway.exchange(request, "v1/rerank", _rerank, refuse)

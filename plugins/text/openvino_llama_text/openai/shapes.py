@@ -6,24 +6,27 @@ import codecs
 import time
 import uuid
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
 from openvino_llama_text.answers import Generated, Piece, Usage
 from openvino_llama_text.tokenizers import Tokenizer
 
-__all__ = ["ChatShape", "CompletionShape", "Envelope", "Shape", "new_id", "now", "total"]
+__all__ = ["Chat", "ChatShape", "Completion", "CompletionShape", "Envelope", "Shape", "new_id", "now", "total"]
 
 
-class Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
+Choice = TypeVar("Choice")
+
+
+class Envelope(msgspec.Struct, Generic[Choice], frozen=True, omit_defaults=True):
     """What is around the choices."""
 
     id: str
     object: str
     created: int
     model: str
-    choices: Sequence[Any]
+    choices: Sequence[Choice]
     usage: Usage | msgspec.UnsetType | None = msgspec.UNSET
 
 
@@ -177,6 +180,10 @@ class CompletionShape:
         offset = self._offsets[index]
         self._offsets[index] += len(self._decoders[index].decode(token))
         return offset
+
+
+Chat = Envelope[_ChatChoice]
+Completion = Envelope[_Choice]
 
 
 def new_id(shape: Shape) -> str:
