@@ -185,10 +185,10 @@ class VisionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class VisionParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Query parameters of ``POST /infer/image``; those that do not concern the model's task have no effect."""
+    """Query parameters of ``POST /infer/image``; ``parameters`` knows which of them a task takes."""
 
     top_k: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
-    """Classification: how many classes; None is the model's default."""
+    """Classification: how many classes; the model's ``top_k`` where nothing is stated."""
     threshold: Fraction | None = None
     """Results of a lower confidence are left out; for probability maps, pixels of a lower probability."""
     max_results: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100

@@ -16,6 +16,7 @@ from openvino_llama_vision.config import VisionConfig, VisionParameters
 from openvino_llama_vision.detection import detect
 from openvino_llama_vision.drawing import draw_classes, draw_detections, draw_regions, png
 from openvino_llama_vision.images import MEDIA_TYPES, open_picture
+from openvino_llama_vision.parameters import check_parameters
 from openvino_llama_vision.pixels import input_plan
 from openvino_llama_vision.placement import Placement
 from openvino_llama_vision.segmentation import picture_classes, read_map, segment
@@ -78,12 +79,14 @@ def validate_model(config: ModelConfig) -> None:
 @hookimpl
 def preprocess(config: ModelConfig, request: InferenceRequest) -> Preprocessed:
     """Decode the picture and bring it to the model's size."""
+    parameters = request.parameters or _NO_PARAMETERS
+    check_parameters(config, parameters)
     plan = input_plan(config)
     opened = open_picture(request.body, request.media_type, plan.max_pixels)
     placement = plan.place(opened.size)
     drawn = request.produces == _PNG
     image = opened.decode(None if drawn else placement.resized)
-    context = Context(request.parameters or _NO_PARAMETERS, placement, image if drawn else None)
+    context = Context(parameters, placement, image if drawn else None)
     return Preprocessed({plan.name: plan.render(image, placement)}, context)
 
 
