@@ -148,6 +148,20 @@ def test_every_command_is_in_the_readme() -> None:
         assert re.search(rf"Example\W+(\n.*)*\s+ovllama {name}", command.get_help(context)), name
 
 
+def test_what_is_to_be_installed_is_in_the_clone() -> None:
+    """The project's own distributions are named by their folders; by their names only as what will be."""
+    seen = 0
+    for path in documents():
+        for line in re.findall(r"pip install ([^`\n]*)", text(path)):
+            folders = [each.partition("[")[0] for each in shlex.split(line) if each.startswith(("./", "/src"))]
+            assert all((ROOT / each.replace("/src", ".", 1)).is_dir() for each in folders), f"{path.name}: {line}"
+            seen += len(folders)
+        for paragraph in text(path).split("\n\n"):
+            if re.search(r"pip install '?openvino-llama", paragraph):
+                assert "once it is published" in paragraph.replace("\n", " "), f"{path.name}: {paragraph}"
+    assert seen >= 8
+
+
 # ---- routes ---------------------------------------------------------------------------------------------------------
 
 
