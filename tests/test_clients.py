@@ -132,6 +132,29 @@ def test_python_shows_problems(folder: Path, server: str) -> None:
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("client", ["python_client.py", "openai_client.py"])
+def test_python_names_a_picture_that_is_not_there(folder: Path, client: str) -> None:
+    """In one line, whether there is a server or not."""
+    given = ["nope.png"] if client == "python_client.py" else ["What is this?", "--picture", "nope.png"]
+    done = run(folder, sys.executable, client, *given, "--server", "http://127.0.0.1:9")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"{client.removesuffix('.py')}: nope.png: No such file or directory\n"
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="no curl here")
+def test_curl_says_what_is_wrong(folder: Path, server: str) -> None:
+    """A picture that is not there, by its name; one that is none, by the server's problem."""
+    missing = run(folder, "sh", "curl.sh", "nope.jpg", server)
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert missing.stderr == "curl.sh: nope.jpg: there is no such file, or it cannot be read\n"
+    broken = run(folder, "sh", "curl.sh", "broken.png", server)
+    assert broken.returncode == 22  # as curl says it
+    assert json.loads(broken.stdout.splitlines()[-1])["status"] == 400
+    for script, usage in (("curl.sh", "PICTURE"), ("stream.sh", "TEXT")):
+        done = run(folder, "sh", script)
+        assert (done.returncode, done.stderr) == (2, f"usage: sh {script} {usage} [ADDRESS]\n")
+
+
 def test_with_an_api_key(folder: Path) -> None:
     """The key comes from the environment; without it there is a sentence."""
     with serving(folder, OVLLAMA_API_KEY="a key") as address:

@@ -42,13 +42,8 @@ def main() -> int:
     parser.add_argument("--max-tokens", type=int, default=256)
     arguments = parser.parse_args()
     client = OpenAI(base_url=f"{arguments.server}/v1", api_key=os.environ.get("OVLLAMA_API_KEY") or "none")
-    content: list[ChatCompletionContentPartParam] = [{"type": "text", "text": arguments.question}]
-    if arguments.picture:
-        content.insert(0, shown(arguments.picture))
-    messages: list[ChatCompletionMessageParam] = [{"role": "user", "content": content}]
-    if arguments.system:
-        messages.insert(0, {"role": "system", "content": arguments.system})
     try:
+        messages = conversation(arguments.question, arguments.picture, arguments.system)
         model = arguments.model or first(client, "vision_language" if arguments.picture else "generation")
         for piece in answer(client, messages, model, arguments.max_tokens):
             print(piece, end="", flush=True)
@@ -56,7 +51,21 @@ def main() -> int:
     except OpenAIError as error:
         print(f"openai_client: {error}", file=sys.stderr)
         return 1
+    except OSError as error:  # of the picture
+        print(f"openai_client: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
     return 0
+
+
+def conversation(question: str, picture: Path | None, system: str | None) -> list[ChatCompletionMessageParam]:
+    """What the model is told; OSError if the picture cannot be read."""
+    content: list[ChatCompletionContentPartParam] = [{"type": "text", "text": question}]
+    if picture:
+        content.insert(0, shown(picture))
+    messages: list[ChatCompletionMessageParam] = [{"role": "user", "content": content}]
+    if system:
+        messages.insert(0, {"role": "system", "content": system})
+    return messages
 
 
 def shown(picture: Path) -> ChatCompletionContentPartImageParam:

@@ -83,6 +83,9 @@ def main() -> int:
     except (ProblemError, httpx.TransportError) as error:
         print(f"python_client: {error}", file=sys.stderr)
         return 1
+    except OSError as error:  # of the files
+        print(f"python_client: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
     finally:
         client.close()
     return 0

@@ -1,6 +1,10 @@
 #!/bin/sh
 # Have a language model continue a text, and show it as it is generated: sh stream.sh TEXT [ADDRESS]
 set -eu
+if [ $# -lt 1 ]; then
+    echo "usage: sh stream.sh TEXT [ADDRESS]" >&2
+    exit 2
+fi
 text=$1
 server=${2:-http://127.0.0.1:3000}
 
