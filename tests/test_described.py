@@ -50,11 +50,10 @@ def test_every_operation_is_described(document: dict[str, Any]) -> None:
 
 
 def test_query_parameters_are_described(document: dict[str, Any]) -> None:
-    """Nothing is described by an empty text."""
+    """Each one, by the plugins that read them."""
     for name, operation in operations(document).items():
-        assert all(each.get("description", "unsaid") for each in operation.get("parameters", ())), name
-    image = operations(document)["post", "/infer/image"]["parameters"]
-    assert all(each["description"] for each in image)
+        for each in operation.get("parameters", ()):
+            assert each["in"] == "path" or each["description"], (name, each["name"])
 
 
 @pytest.mark.parametrize(
@@ -97,10 +96,19 @@ def test_the_bodies_of_texts(document: dict[str, Any]) -> None:
 
 def test_the_prompt_of_an_event_source(document: dict[str, Any]) -> None:
     """In the query stand the parameters, and of a form's fields what a query can state; each once."""
-    names = [each["name"] for each in operations(document)["get", "/infer/text/stream"]["parameters"]]
+    parameters = operations(document)["get", "/infer/text/stream"]["parameters"]
+    names = [each["name"] for each in parameters]
+    assert [each["name"] for each in parameters if "example" in each] == ["prompt"]
     assert {"model", "temperature", "prompt"} <= set(names)
     assert "messages" not in names
     assert len(names) == len(set(names))
+
+
+def test_a_model_is_loaded_by_its_name_alone(document: dict[str, Any]) -> None:
+    """The rest of an entry may be left out; files are sent with theirs."""
+    content = operations(document)["post", "/models/load"]["requestBody"]["content"]
+    assert (content[JSON]["schema"]["required"], content[JSON]["schema"]["examples"]) == (["name"], [{"name": "mine"}])
+    assert content["multipart/form-data"]["schema"]["required"] == ["entry"]
 
 
 def test_problems_have_their_statuses(document: dict[str, Any]) -> None:

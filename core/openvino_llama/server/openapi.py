@@ -114,11 +114,13 @@ def stream_operation(model_type: ModelType, *, by_query: bool = False) -> type[O
 
 
 def upload_operation(entry: Any) -> type[Operation]:
-    """The operation of ``POST /models/load``."""
-    form = {"type": "object", "additionalProperties": _BINARY}
+    """The operation of ``POST /models/load``: an entry under a name, or a name alone, or an entry and its files."""
+    parts = {"entry": _TEXT, "model": _BINARY}
+    form = {"type": "object", "properties": parts, "required": ["entry"], "additionalProperties": _BINARY}
 
     def members() -> Schema:
-        return {"requestBody": {"required": True, **_content({_JSON: schema_of(entry), MULTIPART: form})}}
+        stated = schema_of(entry) | {"required": ["name"], "examples": [{"name": "mine"}]}
+        return {"requestBody": {"required": True, **_content({_JSON: stated, MULTIPART: form})}}
 
     return _described(members, _problems(400, 404, 409, 413, 415, 422))
 
@@ -175,9 +177,18 @@ def _query_parameters(model_type: ModelType) -> list[Schema]:
 def _form_parameters(model_type: ModelType) -> list[Schema]:
     """The fields of forms that are no query parameters anyhow; each may be that of one task only."""
     taken = {each["name"] for each in _query_parameters(model_type)}
-    bodies = [schema_of(model_type.bodies[task]) for task in model_type.streaming if task in model_type.bodies]
-    fields = {each["name"]: each | {"required": False} for body in bodies for each in _parameters(body)}
+    fields: dict[str, Schema] = {}
+    for task in model_type.streaming:
+        body = schema_of(model_type.bodies[task]) if task in model_type.bodies else {"properties": {}}
+        for each in _parameters(body):
+            fields.setdefault(each["name"], each | {"required": False} | _example(body, each["name"]))
     return [field for name, field in fields.items() if name not in taken]
+
+
+def _example(body: Schema, name: str) -> Schema:
+    """What the first example of a body says of a field."""
+    example = body.get("examples", [{}])[0]
+    return {"example": example[name]} if name in example else {}
 
 
 def _parameters(schema: Schema) -> list[Schema]:

@@ -18,7 +18,9 @@ class MultimodalParameters(Sampling, frozen=True, forbid_unknown_fields=True, kw
     """What the query of ``POST /infer/multimodal`` may state in place of parts of the body."""
 
     logprobs: bool = False
+    """Descriptions: whether the logarithm of each token's probability is wanted."""
     return_token_ids: bool = False
+    """Descriptions: whether the ids of the tokens are wanted."""
     embeddings: bool = False
     """Dual encoders: whether the vectors are wanted, too."""
     truncate: bool = True

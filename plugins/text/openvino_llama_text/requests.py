@@ -98,10 +98,15 @@ class TextParameters(Sampling, frozen=True, forbid_unknown_fields=True, kw_only=
     """What the query of ``POST /infer/text`` may state in place of the body."""
 
     echo: bool = False
+    """Whether the generated text begins with the prompt."""
     logprobs: bool = False
+    """Whether the logarithm of each generated token's probability is wanted."""
     return_token_ids: bool = False
+    """Whether the ids of the prompt and of what was generated are wanted."""
     dimensions: int | None = None
+    """Embedding: how many of the vectors' numbers are wanted."""
     truncate: bool = True
+    """Embedding and classification: whether a text that is too long loses its end; else it is an error."""
 
 
 def read_request(request: InferenceRequest, kind: type[Body]) -> Body:

@@ -42,7 +42,9 @@ class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     repetition_penalty: Annotated[float, msgspec.Meta(ge=0.01, le=10)] | None = None
     """Above 1, tokens that the text already has become less probable (Keskar et al., 2019, CTRL)."""
     presence_penalty: Penalty | None = None
+    """Above 0, tokens that the text already has become less probable."""
     frequency_penalty: Penalty | None = None
+    """Above 0, tokens become less probable with each time that the text already has them."""
     stop: str | list[str] | None = None
     """The text ends before any of these."""
     stop_token_ids: Annotated[list[TokenId], msgspec.Meta(max_length=64)] | None = None
