@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -62,6 +63,7 @@ def _docstrings(kind: Any) -> dict[str, str]:
     return found
 
 
+@cache
 def _own_docstrings(struct: type) -> dict[str, str]:
     try:
         [definition] = ast.parse(textwrap.dedent(inspect.getsource(struct))).body
