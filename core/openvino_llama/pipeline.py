@@ -23,6 +23,7 @@ from openvino_llama.errors import (
 )
 from openvino_llama.hookspecs import InferenceRequest
 from openvino_llama.jobs import Finish, Job
+from openvino_llama.mailbox import Mailbox
 from openvino_llama.models import Model, Models
 from openvino_llama.sandbox.deadline import Deadline
 
@@ -37,6 +38,13 @@ class Pipeline:
 
     def __init__(self, models: Models) -> None:
         self.models = models
+        self._mailbox: Mailbox | None = None
+
+    def _news(self, deadline: Deadline) -> _News:
+        loop = asyncio.get_running_loop()
+        if self._mailbox is None or self._mailbox.loop is not loop:
+            self._mailbox = Mailbox(loop)
+        return _News(self._mailbox, deadline)
 
     def choose(self, model_type: ModelType, name: str | None = None) -> Model:
         """The named model, or the active one of the model type's endpoint."""
@@ -87,7 +95,7 @@ class Pipeline:
         request gives its place free.
         """
         runner = model.serving.runner
-        with closing(_News(deadline)) as news:
+        with closing(self._news(deadline)) as news:
             job = runner.submit(Job(request, deadline, *finish))
             job.future.add_done_callback(news.end)
             try:
@@ -108,7 +116,7 @@ class Pipeline:
         Both are called on the worker. Raises as ``infer`` does; closing the iterator gives the request's place free.
         """
         runner = model.serving.runner
-        with closing(_News(deadline)) as news:
+        with closing(self._news(deadline)) as news:
             job = runner.submit(Job(request, deadline, finish, lambda data: news.tell(encode(data))))
             job.future.add_done_callback(news.end)
             try:
@@ -126,10 +134,12 @@ class Pipeline:
 
 
 class _News:
-    """Carries the chunks of one stream from its worker to the event loop."""
+    """Carries what comes of one request from its worker to the event loop."""
 
-    def __init__(self, deadline: Deadline) -> None:
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, mailbox: Mailbox, deadline: Deadline) -> None:
+        self._mailbox = mailbox
+        self._mailbox.expecting += 1
+        self._loop = mailbox.loop
         self._deadline = deadline
         self._chunks: list[Any] = []
         self._waiter: asyncio.Future[None] | None = None
@@ -156,10 +166,11 @@ class _News:
     def close(self) -> None:
         """Nobody wants any more."""
         self._timer.cancel()
+        self._mailbox.expecting -= 1
 
     def _call(self, function: Any, *arguments: Any) -> None:
         try:
-            self._loop.call_soon_threadsafe(function, *arguments)
+            self._mailbox.post(function, *arguments)
         except RuntimeError:  # the loop has been closed: nobody is there any more
             self._deadline.cancel()
 
