@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import io
-import os
-import re
-import select
+import math
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +15,49 @@ import click
 import httpx
 import msgspec
 
+from openvino_llama_text.terminal_input import read_line
+from openvino_llama_text.terminal_server import check_model, open_client, own_server, told, unreachable
+
 __all__ = ["chat"]
 
 _CHAT = "/v1/chat/completions"
-_SERVES = re.compile(r"serves on (http://\S+)")
 _DATA = "data: "
-_HELP = "Type a message; /clear begins anew, /exit or Ctrl-D leaves, Ctrl-C stops an answer."
+_HELP = """\
+Type a message; /clear begins anew, /exit or Ctrl-D leaves, Ctrl-C stops an answer, /help says this.
+A message that begins with / needs a blank before it."""
+
+
+def _address(_: click.Context, __: click.Parameter, url: str | None) -> str | None:
+    if not url:
+        return None
+    try:
+        found = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise click.BadParameter(f"expected http://HOST:PORT, got {url!r}: {error}") from None
+    if found.scheme not in ("http", "https") or not found.host:
+        raise click.BadParameter(f"expected http://HOST:PORT, got {url!r}")
+    return url
+
+
+def _finite(_: click.Context, __: click.Parameter, number: float | None) -> float | None:
+    if number is not None and not math.isfinite(number):
+        raise click.BadParameter(f"expected a finite number, got {number}")
+    return number
 
 
 @click.command()
 @click.argument("model", required=False)
-@click.option("--url", envvar="OVLLAMA_URL", help="A server that runs; without it, one is started for this chat.")
+@click.option(
+    "--url",
+    envvar="OVLLAMA_URL",
+    callback=_address,
+    help="A server that runs; without it, one is started for this chat.",
+)
 @click.option("--api-key", envvar="OVLLAMA_API_KEY", help="The server's key.")
 @click.option("--registry", type=click.Path(path_type=Path), help="The registry of the server that is started.")
 @click.option("--system", help="What the model is told before the chat.")
-@click.option("--max-tokens", type=int, help="Most tokens of an answer.")
-@click.option("--temperature", type=float, help="0 is the same answer each time.")
+@click.option("--max-tokens", type=click.IntRange(1, 1 << 24), help="Most tokens of an answer.")
+@click.option("--temperature", type=click.FloatRange(0, 2), callback=_finite, help="0 is the same answer each time.")
 def chat(model: str | None, url: str | None, registry: Path | None, **options: Any) -> None:
     """Chat with a model that generates text.
 
@@ -43,9 +67,12 @@ def chat(model: str | None, url: str | None, registry: Path | None, **options: A
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")  # what is no text must not end the chat
     with ExitStack() as stack:
-        address = url or stack.enter_context(_own_server(registry))
-        client = stack.enter_context(_client(address, options.pop("api_key")))
-        _Chat(client, model, **options).run()
+        address = url or stack.enter_context(own_server(registry))
+        client = stack.enter_context(open_client(address, options.pop("api_key")))
+        check_model(client, model)
+        went_well = _Chat(client, model, **options).run()
+    if not went_well and not sys.stdin.isatty():  # somebody at a terminal has seen it
+        raise SystemExit(1)
 
 
 class _Chat:
@@ -65,16 +92,31 @@ class _Chat:
         self._begin = [{"role": "system", "content": system}] if system else []
         self._messages = list(self._begin)
 
-    def run(self) -> None:
-        """Read messages and show answers, until the end of the input."""
+    def run(self) -> bool:
+        """Read messages and show answers, until the end of the input; whether everything went well."""
+        went_well = True
         click.secho(_HELP, dim=True, err=True)
-        while (text := _read()) is not None:
-            if text == "/exit":
-                return
-            if text == "/clear":
-                self._messages = list(self._begin)
-            elif text:
+        while (line := read_line()) is not None:
+            if line.rstrip() == "/exit":
+                break
+            try:
+                self._do(line)
+            except click.ClickException as error:
+                went_well = False
+                click.secho(error.message, fg="red", err=True)
+        return went_well
+
+    def _do(self, line: str) -> None:
+        """What a line says: a command, or a message."""
+        if not line.startswith("/"):
+            if text := line.strip():
                 self._answer(text)
+        elif line.rstrip() == "/clear":
+            self._messages = list(self._begin)
+        elif line.rstrip() == "/help":
+            click.secho(_HELP, dim=True, err=True)
+        else:
+            raise click.ClickException(f"there is no command {line.rstrip()!r}; /help says which there are")
 
     def _answer(self, text: str) -> None:
         self._messages.append({"role": "user", "content": text})
@@ -89,15 +131,14 @@ class _Chat:
             self._messages.pop()
             if answer:
                 click.echo()
-            click.secho(str(error) or type(error).__name__, fg="red", err=True)
-            return
+            raise unreachable(self._client, error) if isinstance(error, httpx.HTTPError) else error from None
         click.echo()
         self._messages.append({"role": "assistant", "content": answer})
 
     def _pieces(self) -> Iterator[str]:
         with self._client.stream("POST", _CHAT, json=self._asked | {"messages": self._messages}) as response:
             if response.status_code != httpx.codes.OK:
-                raise click.ClickException(_told(response.read()))
+                raise click.ClickException(told(response.read()))
             for line in response.iter_lines():
                 if line.startswith(_DATA) and line != _DATA + "[DONE]":
                     yield _content(line.removeprefix(_DATA))
@@ -116,73 +157,3 @@ def _content(data: str) -> str:
     if "error" in news:
         raise click.ClickException(news["error"]["message"])
     return "".join(choice["delta"].get("content") or "" for choice in news["choices"])
-
-
-def _told(body: bytes) -> str:
-    """What the server says is wrong, in either of the shapes that it has for that."""
-    try:
-        problem: dict[str, Any] = msgspec.json.decode(body, type=dict[str, Any])
-    except msgspec.DecodeError:
-        return "the server answered something that is not JSON"
-    error = problem.get("error")
-    return str(error["message"] if isinstance(error, dict) else problem.get("detail"))
-
-
-def _read() -> str | None:
-    try:
-        if sys.stdin.isatty():
-            click.echo("> ", nl=False)
-            _await_line()
-        return input().strip()
-    except EOFError:
-        return None
-    except KeyboardInterrupt:
-        click.echo()
-        return ""
-
-
-def _await_line() -> None:
-    """Wait until there is something to read: a signal that comes just before ``input`` reads would wait for it, too."""
-    if os.name != "posix":
-        return
-    told, tell = os.pipe()
-    os.set_blocking(tell, False)
-    before = signal.set_wakeup_fd(tell)
-    try:
-        select.select([sys.stdin, told], [], [])
-    finally:
-        signal.set_wakeup_fd(before)
-        os.close(told)
-        os.close(tell)
-
-
-def _client(address: str, api_key: str | None) -> httpx.Client:
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    # An answer may take its time, a connection may not.
-    timeout = httpx.Timeout(None, connect=10)
-    return httpx.Client(base_url=address, headers=headers, timeout=timeout, trust_env=False)
-
-
-@contextmanager
-def _own_server(registry: Path | None) -> Iterator[str]:
-    """The address of a server that lives as long as the chat."""
-    command = [sys.executable, "-m", "openvino_llama", "serve", "--port", "0"]
-    command += ["--registry", str(registry)] if registry else []
-    environment = {name: value for name, value in os.environ.items() if name != "OVLLAMA_API_KEY"}
-    click.secho("Loading...", dim=True, err=True)
-    # In a session of its own, so that Ctrl-C stops an answer and not the server.
-    process = subprocess.Popen(  # noqa: S603 - this interpreter
-        command, stdout=subprocess.PIPE, env=environment, text=True, start_new_session=True
-    )
-    with process:
-        try:
-            yield _address(process)
-        finally:
-            process.terminate()
-
-
-def _address(process: subprocess.Popen[str]) -> str:
-    for line in process.stdout or ():
-        if found := _SERVES.search(line):
-            return found[1]
-    raise click.ClickException("the server did not start; ovllama serve says why")

@@ -45,6 +45,11 @@ def test_models(client: openai.OpenAI) -> None:
     models = client.models.list()
     assert {"smol", "crowded"} <= {each.id for each in models}
     model = client.models.retrieve("smol")
+    assert model.model_extra == {
+        "task": "generation",
+        "answers": ["chat/completions", "completions"],
+        "active": True,
+    }
     complete(model)
     assert (model.object, model.owned_by) == ("model", "openvino-llama")
     with pytest.raises(openai.NotFoundError) as caught:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from .support import STORY, Served
+from .support import STORY, Served, entry
 
 OVLLAMA = (sys.executable, "-m", "openvino_llama")
 SHORT = ("--max-tokens", "8", "--temperature", "0")
@@ -55,15 +55,48 @@ def test_a_system_message_stays(served: Served) -> None:
     assert done.stdout.decode() == f"{expected}\n" * 2
 
 
-def test_what_goes_wrong_is_said(served: Served) -> None:
-    """A model that is not there, or a server: a sentence each time, and the chat goes on."""
-    done = run("chat", "nobody", "--url", served.address, stdin="Hi\nHi\n")
-    assert done.returncode == 0
-    assert done.stderr.decode().count("nobody") == 2
-    done = run("chat", "--url", "http://127.0.0.1:9", stdin="Hi\n")
-    assert "refused" in done.stderr.decode()
-    for each in (done.stdout, done.stderr):
-        assert b"Traceback" not in each
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("nobody",), 1, ("there is no model 'nobody'", "smol, crowded", "ovllama models")),
+        (("minilm",), 1, ("model 'minilm' is not for a chat, its task is 'embedding'", "smol, crowded")),
+        (("--url", "http://127.0.0.1:9"), 1, ("http://127.0.0.1:9: no answer", "refused")),
+        (("--url", "foo"), 2, ("--url", "expected http://HOST:PORT, got 'foo'")),
+        (("--url", "http://a:x"), 2, ("--url", "expected http://HOST:PORT")),
+        (("--max-tokens", "0"), 2, ("--max-tokens", "0 is not in the range")),
+        (("--temperature", "3"), 2, ("--temperature", "3.0 is not in the range")),
+        (("--temperature", "nan"), 2, ("--temperature", "finite")),
+    ],
+)
+def test_what_is_wrong_is_said_at_once(
+    served: Served, arguments: tuple[str, ...], code: int, words: tuple[str, ...]
+) -> None:
+    """Before anything is read: which server, which model, which option, and what there is instead."""
+    done = run("chat", "--url", served.address, *arguments, stdin="Hi\n")
+    said = done.stderr.decode()
+    assert done.returncode == code, said
+    for word in words:
+        assert word in said
+    assert "Type a message" not in said
+    assert "Traceback" not in said
+
+
+def test_what_goes_wrong_with_a_message_is_said(served: Served) -> None:
+    """The chat goes on, and its exit code says that not everything was answered."""
+    done = run("chat", "smol", "--url", served.address, *SHORT, stdin="word " * 2000 + "\nWhat is a cat?\n")
+    assert done.returncode == 1
+    assert "tokens" in done.stderr.decode()
+    assert done.stdout.decode() == answer(served, "What is a cat?") + "\n"
+
+
+def test_commands(served: Served) -> None:
+    """An unknown one is no message; with a blank before it, it is."""
+    done = run("chat", "smol", "--url", served.address, *SHORT, stdin="/help\n /x\n/foo bar\n")
+    assert done.returncode == 1
+    said = done.stderr.decode()
+    assert said.count("/clear begins anew") == 2
+    assert "there is no command '/foo bar'" in said
+    assert done.stdout.decode() == answer(served, "/x") + "\n"
 
 
 @pytest.mark.parametrize("line", [b"a\0b\n", b"\xff\xfe\n", b"\xed\xa0\x80\n", "🙂\n".encode()])
@@ -130,9 +163,34 @@ def test_a_chat_in_a_terminal(served: Served) -> None:
         screen.type("\x03")
         screen.await_text(r"\n> ")
         screen.type("/clear\r")
-        screen.await_text("> ")
+        screen.await_text(r"/clear\r\n> ")
         screen.type("\x04")
         assert process.wait(20) == 0
+
+
+def test_lines_are_edited(served: Served) -> None:
+    """Arrows bring back what was typed before, and move in the line; a line typed ahead is not lost."""
+    pytest.importorskip("readline")
+    with terminal("chat", "smol", "--url", served.address, *SHORT) as (screen, process):
+        screen.await_text("> ")
+        screen.type("/nobdy\x1b[D\x1b[Do\r")
+        screen.await_text("no command '/nobody'.*> ")
+        screen.type("\x1b[A\r/typed ahead\r/and more\r")
+        for command in ("/nobody", "/typed ahead", "/and more"):
+            screen.await_text(f"no command '{command}'")
+        screen.await_text(r"\n> ")
+        screen.type("\x04")
+        assert process.wait(20) == 0
+
+
+def test_leaving_while_an_answer_is_shown(served: Served) -> None:
+    """Ctrl-D leaves once it has come to its end."""
+    with terminal("chat", "smol", "--url", served.address, "--max-tokens", "100") as (screen, process):
+        screen.await_text("> ")
+        screen.type("Tell me a story.\r")
+        screen.await_text(r"story\.\r\n.{10}")
+        screen.type("\x04")
+        assert process.wait(60) == 0
 
 
 @pytest.mark.slow
@@ -155,10 +213,10 @@ def test_a_server_that_does_not_start() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells which processes there are")
 @pytest.mark.parametrize("told", [signal.SIGHUP, signal.SIGTERM])
-def test_a_terminal_that_is_closed(tmp_path: Path, told: signal.Signals) -> None:
+def test_a_terminal_that_is_closed(smollm2: Path, tmp_path: Path, told: signal.Signals) -> None:
     """The server of a chat ends, too, when the terminal is closed or the chat is told to end."""
-    registry = tmp_path / "registry.yaml"
-    registry.write_text("models: {}\n")
+    registry = tmp_path / "registry.json"
+    registry.write_text(json.dumps({"models": {"smol": entry(tmp_path, smollm2)}}))
     with terminal("chat", "--registry", str(registry)) as (screen, process):
         screen.await_text("> ")
         (server,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
