@@ -54,8 +54,8 @@ def test_a_config_has_typed_values_and_absolute_files() -> None:
     ("fields", "said"),
     [
         ({"task": "three"}, "model 'm', field 'task': a kind model has one of the tasks one, two; got 'three'"),
-        ({"config": {"size": "x"}}, "model 'm', field 'config': Expected `int`, got `str`"),
-        ({"config": {"sise": 1}}, "model 'm', field 'config': Object contains unknown field `sise`"),
+        ({"config": {"size": "x"}}, "model 'm', field 'config.size': expected int, got 'x'"),
+        ({"config": {"sise": 1}}, "model 'm', field 'config.sise': there is no such field"),
         ({"files": {"labels": "no.txt"}}, r"model 'm', field 'files.labels': not allowed"),
     ],
 )
@@ -110,7 +110,7 @@ def test_parameters_come_from_texts() -> None:
     assert read_parameters(KIND, {"top_k": "3", "exact": "true", "share": "0.25"}) == Parameters(3, True, 0.25)
     assert read_parameters(KIND, {}) == Parameters()
     for wrong in ({"top_k": "x"}, {"top_k": "1.5"}, {"other": "1"}, {"exact": "perhaps"}, {"share": ""}):
-        with pytest.raises(InvalidInputError, match="query parameters: "):
+        with pytest.raises(InvalidInputError, match=r"^parameter '"):
             read_parameters(KIND, wrong)
     none = msgspec.structs.replace(KIND, parameters=None)
     assert read_parameters(none, {}) is None

@@ -142,7 +142,7 @@ def test_the_default_model_is_active_as_soon_as_it_is_there(folder: Path) -> Non
     [
         ({"type": "vision"}, PluginError, "no installed plugin"),
         ({"task": "t"}, ConfigError, "field 'task'"),
-        ({"config": {"nothing": 1}}, ConfigError, "field 'config'"),
+        ({"config": {"nothing": 1}}, ConfigError, "field 'config.nothing'"),
         ({"files": {}}, ConfigError, "field 'files'"),
         ({"file": "none.xml"}, ModelLoadError, "cannot be read"),
         ({"device": "NPU"}, ModelLoadError, "no device 'NPU' on this machine; there is CPU"),

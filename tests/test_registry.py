@@ -82,7 +82,7 @@ class TestRead:
     @pytest.mark.parametrize(
         ("change", "problem"),
         [
-            ({"limits": {"queue_size": "3"}}, "model 'bad', field 'limits.queue_size': Expected int, got str"),
+            ({"limits": {"queue_size": "3"}}, "model 'bad', field 'limits.queue_size': expected int, got '3'"),
             (
                 {"limits": {"queue_size": 0}},
                 "model 'bad', field 'limits': queue_size must be positive and at most 1000000, not 0",
@@ -94,17 +94,17 @@ class TestRead:
             ({"limits": {"que": 1}}, "model 'bad', field 'limits.que': there is no such field"),
             ({"batching": {"max_batch_size": 0}}, "model 'bad', field 'batching': max_batch_size must be at least 1"),
             ({"typ": "vision"}, "model 'bad', field 'typ': there is no such field"),
-            ({"type": None}, "model 'bad', field 'type': Expected str, got null"),
-            ({"files": {"model": 1}}, "model 'bad', field 'files[...]': Expected str, got int"),
-            ({"config": []}, "model 'bad', field 'config': Expected object, got array"),
-            ({"isolation": "none"}, "model 'bad', field 'isolation': Invalid enum value 'none'"),
+            ({"type": None}, "model 'bad', field 'type': expected str, got null"),
+            ({"files": {"model": 1}}, "model 'bad', field 'files[...]': expected str, got int"),
+            ({"config": []}, "model 'bad', field 'config': expected object, got array"),
+            ({"isolation": "none"}, "model 'bad', field 'isolation': expected 'pooled' or 'per_request', got 'none'"),
             (
                 {"inputs": [{"name": "x", "shape": [0], "data_type": "u8"}]},
                 "model 'bad', field 'inputs[0]': tensor 'x': a dimension is -1 (dynamic) or positive, not 0",
             ),
             (
                 {"inputs": [{"name": "x", "shape": [1], "data_type": "f99"}]},
-                "model 'bad', field 'inputs[0].data_type': Invalid enum value 'f99'",
+                "model 'bad', field 'inputs[0].data_type': expected 'f16' or 'f32' or ",
             ),
         ],
     )

@@ -78,11 +78,11 @@ class TestIndex:
     @pytest.mark.parametrize(
         ("models", "message"),
         [
-            ([], "field 'models': Expected object, got array"),
+            ([], "field 'models': expected object, got array"),
             ({"m": {**MODEL, "x": 1}}, "field 'models[...].x': there is no such field"),
             ({"m": {"license": "MIT"}}, "field 'models[...].description': is required"),
             ({"m": {**MODEL, "entry": {"type": "vision"}}}, "model 'm', field 'task': is required"),
-            ({"m": {**MODEL, "entry": {**ENTRY, "device": 1}}}, "model 'm', field 'device': Expected str, got int"),
+            ({"m": {**MODEL, "entry": {**ENTRY, "device": 1}}}, "model 'm', field 'device': expected str, got 1"),
             ({"m/n": MODEL}, "model name 'm/n': a name must not have"),
             ({"m": MODEL, "M": MODEL}, "model name 'M': too much like 'm'"),
         ],

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from openvino_llama.errors import ConfigError
+from openvino_llama.reading import field_error
 from openvino_llama.specs import TensorSpec, check_tensors
 
 if TYPE_CHECKING:
@@ -197,7 +198,8 @@ def typed_config(name: str, entry: RegistryEntry, model_type: ModelType, locate:
     try:
         config = msgspec.convert(entry.config, model_type.config)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"model {name!r}, field 'config': {error}") from error
+        told = field_error(error, entry.config, model_type.config, within="config")
+        raise ConfigError(f"model {name!r}, {told}") from error
     files = locate_files(name, entry, locate)
     stated = {field: getattr(entry, field) for field in _Stated.__struct_fields__}
     return ModelConfig(name=name, **(stated | {"files": files, "config": config}))

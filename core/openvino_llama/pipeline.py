@@ -25,6 +25,7 @@ from openvino_llama.hookspecs import InferenceRequest
 from openvino_llama.jobs import Finish, Job
 from openvino_llama.mailbox import Mailbox
 from openvino_llama.models import Model, Models
+from openvino_llama.reading import read_fields
 from openvino_llama.sandbox.deadline import Deadline
 
 __all__ = ["Pipeline", "read_parameters", "told_apart"]
@@ -206,10 +207,7 @@ def read_parameters(model_type: ModelType, given: Mapping[str, str]) -> Any:
         if given:
             raise InvalidInputError(f"the endpoint {model_type.endpoint!r} takes no parameters; got {sorted(given)}")
         return None
-    try:
-        return msgspec.convert(dict(given), model_type.parameters, strict=False)
-    except msgspec.ValidationError as error:
-        raise InvalidInputError(f"query parameters: {error}") from error
+    return read_fields(dict(given), model_type.parameters, strict=False, word="parameter")
 
 
 def told_apart(model_type: ModelType, given: Mapping[str, str]) -> tuple[Any, dict[str, str]]:

@@ -4,7 +4,7 @@ A route takes the dependency ``gateway`` (a Gateway) and returns ``gateway.excha
 gets an Exchange. Unlike the package itself, this imports Litestar.
 """
 
-from openvino_llama.server.bodies import decode_object
+from openvino_llama.reading import decode_object
 from openvino_llama.server.events import event, open_events
 from openvino_llama.server.exchange import Exchange, Gateway
 from openvino_llama.server.openapi import operation

@@ -237,7 +237,7 @@ def test_errors_in_the_plugins_own_shape(counts: Live, content: Any, status: int
 def test_a_body_that_is_no_object(counts: Live) -> None:
     """Found by decode_object, told by refuse."""
     answer = counts.http.post("/own/several", content=b"[1]")
-    assert answer.json() == {"oops": {"code": 400, "message": "the body is not a JSON object"}}
+    assert answer.json() == {"oops": {"code": 400, "message": "the body: expected object, got array"}}
 
 
 def test_errors_in_the_servers_shape(counts: Live) -> None:

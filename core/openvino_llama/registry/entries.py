@@ -5,7 +5,6 @@ Knows nothing of model types: the ``config`` of an entry is read by ``config.typ
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,12 @@ import msgspec
 
 from openvino_llama.config import RegistryEntry
 from openvino_llama.errors import ConfigError
+from openvino_llama.reading import field_error
 from openvino_llama.registry.documents import dump_document, read_document
 from openvino_llama.registry.durable import locked, write_file
 from openvino_llama.registry.names import check_name, check_unique, shown
 
-__all__ = ["Registry", "field_error", "read_entry", "read_registry", "remove_entry", "save_entry"]
+__all__ = ["Registry", "read_entry", "read_registry", "remove_entry", "save_entry"]
 
 
 class Registry(msgspec.Struct, frozen=True):
@@ -52,7 +52,7 @@ def read_entry(name: str, raw: Any) -> RegistryEntry:
     try:
         return msgspec.convert(raw, RegistryEntry)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"model {shown(name)}, {field_error(error)}") from error
+        raise ConfigError(f"model {shown(name)}, {field_error(error, raw, RegistryEntry)}") from error
 
 
 def save_entry(registry: Path, name: str, entry: RegistryEntry) -> None:
@@ -75,21 +75,6 @@ def remove_entry(registry: Path, name: str) -> None:
         del models[name]
 
     _change(registry, take)
-
-
-def field_error(error: msgspec.ValidationError) -> str:
-    """A validation error as ``field 'limits.queue_size': Expected int, got str``."""
-    message, path = _split(str(error).replace("`", ""))
-    known = re.fullmatch(r"Object (missing required|contains unknown) field (\S+)", message)
-    if known:
-        path = f"{path}.{known[2]}".lstrip(".")
-        message = "is required" if known[1] == "missing required" else "there is no such field"
-    return f"field {path!r}: {message}" if path else message
-
-
-def _split(message: str) -> tuple[str, str]:
-    text, _, path = message.partition(" - at ")
-    return text, path.replace("key in $", "$").removeprefix("$").lstrip(".")
 
 
 def _check_new(name: Any, registry: Registry) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import msgspec
 from litestar import Request
 from litestar.datastructures import UploadFile
 from litestar.exceptions import HTTPException
@@ -31,7 +30,6 @@ __all__ = [
     "FORM",
     "MULTIPART",
     "BodyRoom",
-    "decode_object",
     "media_type_of",
     "preferred",
     "read_body",
@@ -41,7 +39,6 @@ __all__ = [
 
 FORM = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
-_MAX_DEPTH = 100
 _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 _CODINGS = ("gzip", "deflate")
 
@@ -127,26 +124,6 @@ def reading(limit: int) -> Iterator[None]:
 
 def _too_large(limit: int) -> InputTooLargeError:
     return InputTooLargeError(f"the body is larger than the limit of {limit} bytes")
-
-
-def decode_object(body: bytes) -> dict[str, Any]:
-    """A JSON object; InvalidInputError if it is none, or nested too deep."""
-    try:
-        decoded = msgspec.json.decode(body, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise InvalidInputError("the body is not a JSON object") from None
-    level: list[Any] = [decoded]
-    for _ in range(_MAX_DEPTH):
-        level = [child for value in level for child in _children(value)]
-    if level:
-        raise InvalidInputError(f"the body is nested more than {_MAX_DEPTH} deep")
-    return decoded
-
-
-def _children(value: Any) -> Sequence[Any]:
-    if isinstance(value, dict):
-        return list(value.values())
-    return value if isinstance(value, list) else ()
 
 
 def _inflate(body: bytes, coding: str, limit: int) -> bytes:

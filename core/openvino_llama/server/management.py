@@ -14,9 +14,10 @@ from litestar.types import ControllerRouterHandler
 from openvino_llama.config import RegistryEntry
 from openvino_llama.errors import InvalidInputError, ModelNotFoundError
 from openvino_llama.models import Model, State
+from openvino_llama.reading import decode_object
 from openvino_llama.registry import check_name, check_unique, read_entry
 from openvino_llama.server.access import guard_management
-from openvino_llama.server.bodies import MULTIPART, decode_object, media_type_of, read_body
+from openvino_llama.server.bodies import MULTIPART, media_type_of, read_body
 from openvino_llama.server.openapi import managing_operation, upload_operation
 from openvino_llama.server.state import Server
 from openvino_llama.server.uploads import Upload, receive_upload

@@ -11,8 +11,9 @@ import msgspec
 
 from openvino_llama.config import RegistryEntry
 from openvino_llama.errors import ConfigError
+from openvino_llama.reading import field_error
 from openvino_llama.registry.documents import read_document
-from openvino_llama.registry.entries import field_error, read_entry
+from openvino_llama.registry.entries import read_entry
 from openvino_llama.registry.names import check_name, check_unique
 from openvino_llama.registry.paths import check_relative
 

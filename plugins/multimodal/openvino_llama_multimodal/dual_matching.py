@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from openvino_llama import InferenceRequest, InvalidInputError, ModelConfig, Preprocessed
+from openvino_llama import InferenceRequest, InvalidInputError, ModelConfig, Preprocessed, read_fields
 from openvino_llama_multimodal.dual_vectors import Asked, Vectors, inferences, text_of
 from openvino_llama_multimodal.probabilities import sigmoid, softmax
 from openvino_llama_multimodal.questions import Question, read_question
@@ -78,10 +78,7 @@ def preprocess(config: ModelConfig, request: InferenceRequest) -> Preprocessed |
 def _options(question: Question, parameters: msgspec.Struct | None) -> MatchOptions:
     """What the form states, and over it what the query states."""
     stated = msgspec.to_builtins(parameters) if parameters is not None else {}
-    try:
-        return msgspec.convert(question.fields | stated, MatchOptions, strict=False)
-    except msgspec.ValidationError as error:
-        raise InvalidInputError(f"the body: {error}") from error
+    return read_fields(question.fields | stated, MatchOptions, strict=False)
 
 
 def _checked(question: Question) -> Question:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from openvino_llama import InferenceRequest, InvalidInputError
+from openvino_llama import InferenceRequest, InvalidInputError, read_fields
 from openvino_llama_multimodal.questions import Picture, Question, read_question
 from openvino_llama_text.requests import PICTURE, GenerationRequest, IllustratedRequest
 from openvino_llama_text.sampling import Sampling
@@ -57,7 +57,4 @@ def _read_fields(request: InferenceRequest, question: Question, more: dict[str, 
     for name in more:
         if name in question.fields:
             raise InvalidInputError(f"{name}: there is no such parameter")
-    try:
-        return msgspec.convert(question.fields | stated | more, GenerationRequest, strict=False)
-    except msgspec.ValidationError as error:
-        raise InvalidInputError(f"the body: {error}") from error
+    return read_fields(question.fields | stated | more, GenerationRequest, strict=False)

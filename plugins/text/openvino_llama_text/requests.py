@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from openvino_llama import InferenceRequest, InvalidInputError
+from openvino_llama import InferenceRequest, InvalidInputError, read_fields, read_json
 from openvino_llama_text.sampling import Sampling, TokenId
 
 __all__ = [
@@ -64,8 +64,8 @@ class GenerationRequest(Sampling, frozen=True, forbid_unknown_fields=True, kw_on
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.prompt is None) == (self.messages is None):
-            both = self.prompt is not None
-            raise ValueError(f"prompt: expected either it or messages; got {'both' if both else 'neither'}")
+            came = "neither" if self.prompt is None else "both"
+            raise ValueError(f"prompt: expected either 'prompt' or 'messages', got {came}")
         if self.echo and not isinstance(self.prompt, str):
             raise ValueError("echo: it is for a prompt that is a text")
 
@@ -117,16 +117,13 @@ def read_request(request: InferenceRequest, kind: type[Body]) -> Body:
     if isinstance(request.parameters, kind):
         return request.parameters
     stated = msgspec.to_builtins(request.parameters) if request.parameters is not None else {}
-    try:
-        if request.media_type == PLAIN:
-            return msgspec.convert({_text_field(kind): request.body.decode()} | stated, kind)
-        if request.media_type == FORM:
-            return msgspec.convert(_fields(request.body) | stated, kind, strict=False)
-        if stated:
-            return msgspec.convert(msgspec.json.decode(request.body, type=dict[str, Any]) | stated, kind)
-        return msgspec.json.decode(request.body, type=kind)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"the body: {_told(error)}") from error
+    if request.media_type == PLAIN:
+        return read_fields({_text_field(kind): _text(request.body)} | stated, kind)
+    if request.media_type == FORM:
+        return read_fields(_fields(request.body) | stated, kind, strict=False)
+    if stated:
+        return read_fields(read_json(request.body, dict[str, Any]) | stated, kind)
+    return read_json(request.body, kind)
 
 
 def _text_field(kind: type[msgspec.Struct]) -> str:
@@ -135,19 +132,25 @@ def _text_field(kind: type[msgspec.Struct]) -> str:
     return next(name for name in ("prompt", "input", "query") if name in fields)
 
 
-def _told(error: BaseException) -> str:
-    """What is wrong; msgspec's own sentences are written for those who sent the message."""
-    if isinstance(error, msgspec.ValidationError):
-        return str(error)
-    return "it is nested too deep" if isinstance(error, RecursionError) else "expected a text, or JSON, in UTF-8"
+def _text(body: bytes) -> str:
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"the body is not UTF-8 at byte {error.start}") from error
 
 
 def _fields(body: bytes) -> dict[str, Any]:
     """A form's fields; one that is given several times is a list."""
+    if body.lstrip().startswith(b"{"):  # what curl sends unless it is told otherwise
+        raise InvalidInputError(f"Content-Type: got {FORM}, but the body looks like JSON, which needs {JSON}")
+    if body.count(b"&") >= _MOST_FIELDS:
+        raise InvalidInputError(f"the form: expected at most {_MOST_FIELDS} fields")
     try:
-        given = parse_qs(
-            body.decode(), keep_blank_values=True, strict_parsing=True, max_num_fields=_MOST_FIELDS, errors="strict"
-        )
+        given = parse_qs(body.decode(), keep_blank_values=True, strict_parsing=True, errors="strict")
+    except UnicodeError as error:
+        raise InvalidInputError("the form: a field is not UTF-8") from error
     except ValueError as error:
-        raise InvalidInputError(f"the body: expected at most {_MOST_FIELDS} form fields in UTF-8") from error
+        raise InvalidInputError(
+            f"Content-Type: got {FORM}, but the body is not NAME=VALUE&NAME=VALUE; JSON needs {JSON}, a text {PLAIN}"
+        ) from error
     return {name: values[0] if len(values) == 1 else values for name, values in given.items()}

@@ -64,16 +64,16 @@ def test_the_text_of_a_model_that_needs_none() -> None:
         (form(None, b"a"), r"^text: expected one part of this name, got none$"),
         (
             form("what?", b"a", max_tokens="many"),
-            r"^the body: Expected `int \| null`, got `str` - at `\$\.max_tokens`$",
+            r"^field 'max_tokens': expected int, got 'many'$",
         ),
-        (form("what?", b"a", temperature="nan"), r"^the body: .*\$\.temperature"),
-        (form("what?", b"a", temperature="inf"), r"^the body: .*\$\.temperature"),
-        (form("what?", b"a", max_tokens=""), r"^the body: .*\$\.max_tokens"),
-        (form("what?", b"a", surprise="1"), r"^the body: Object contains unknown field `surprise`$"),
-        (form("what?", b"a", pictures="1"), r"^the body: Object contains unknown field `pictures`$"),
+        (form("what?", b"a", temperature="nan"), r"^(field 'temperature'|temperature): "),
+        (form("what?", b"a", temperature="inf"), r"^(field 'temperature'|temperature): "),
+        (form("what?", b"a", max_tokens=""), r"^field 'max_tokens': expected int, got ''"),
+        (form("what?", b"a", surprise="1"), r"^field 'surprise': there is no such field$"),
+        (form("what?", b"a", pictures="1"), r"^field 'pictures': there is no such field$"),
         (form("what?", b"a", messages="[]"), r"^messages: there is no such parameter$"),
-        (form("what?", b"a", prompt="hi"), r"^the body: prompt: expected either it or messages; got both"),
-        (form("what?", b"a", echo="true"), r"^the body: echo: "),
+        (form("what?", b"a", prompt="hi"), r"^prompt: expected either 'prompt' or 'messages', got both"),
+        (form("what?", b"a", echo="true"), r"^echo: "),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -94,9 +94,7 @@ def test_several_values_of_a_parameter() -> None:
     """Are refused by name, but where a list may stand."""
     request = form("what?", b"a", max_tokens="5", stop="x")
     twice = msgspec.structs.replace(request, parts=request.parts + request.parts[-2:])
-    with pytest.raises(
-        InvalidInputError, match=r"^the body: Expected `int \| null`, got `array` - at `\$\.max_tokens`$"
-    ):
+    with pytest.raises(InvalidInputError, match=r"^field 'max_tokens': expected int, got array$"):
         read_asked(twice)
     stops = msgspec.structs.replace(request, parts=request.parts + request.parts[-1:])
     assert read_asked(stops)[1].stop == ["x", "x"]
@@ -104,7 +102,7 @@ def test_several_values_of_a_parameter() -> None:
 
 def test_a_query_for_other_models() -> None:
     """What dual encoders take is refused by name."""
-    with pytest.raises(InvalidInputError, match="`embeddings`"):
+    with pytest.raises(InvalidInputError, match=r"^field 'embeddings': there is no such field$"):
         asked(query={"embeddings": "true"})
 
 

@@ -75,7 +75,17 @@ WRONG: dict[str, tuple[bytes, str, str]] = {
     "form, no UTF-8": (b"prompt=%ff", FORM, "UTF-8"),
     "many fields": (b"a=1&" * 100 + b"a=1", FORM, "64"),
     "nan": (b"prompt=a&temperature=nan", FORM, "temperature"),
-    "surrogate": (rb'{"prompt": "\ud800"}', JSON, "UTF-8"),
+    "surrogate": (rb'{"prompt": "\ud800"}', JSON, "surrogate"),
+    "empty": (b"", JSON, "the body is empty"),
+    "cut": (b'{"prompt": "a"', JSON, "not JSON: .*line 1, column 15"),
+    "JSON, said to be a form": (
+        b'{"prompt": "a=b"}',
+        FORM,
+        "got .*urlencoded, but .* JSON, which needs application/json",
+    ),
+    "a text, said to be a form": (b"Once upon a time", FORM, "got .*urlencoded, but .* a text text/plain"),
+    "model": (b'{"prompt": "a", "model": "b"}', JSON, r"the model is named in the query, \?model=NAME"),
+    "model in a form": (b"prompt=a&model=b", FORM, r"the model is named in the query, \?model=NAME"),
 }
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-from openvino_llama import InvalidInputError, UnsupportedMediaTypeError
+from openvino_llama import InvalidInputError, UnsupportedMediaTypeError, read_fields
 from openvino_llama.web import Exchange, decode_object
 from openvino_llama_text.embedding import EmbeddingRequest, IllustratedEmbeddingRequest
 from openvino_llama_text.openai.contents import read_content, read_item
@@ -194,10 +194,7 @@ class EmbeddingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         return self._converted(given, EmbeddingRequest)
 
     def _converted(self, given: Any, kind: type[Body]) -> Body:
-        try:
-            return msgspec.convert({"input": given, "dimensions": self.dimensions, "truncate": self.truncate}, kind)
-        except msgspec.ValidationError as error:
-            raise InvalidInputError(f"the body: {error}") from error
+        return read_fields({"input": given, "dimensions": self.dimensions, "truncate": self.truncate}, kind)
 
 
 class RerankBody(RerankRequest, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -219,17 +216,11 @@ async def read(exchange: Exchange, kind: type[Body]) -> Body:
 
 
 def _decoded(body: bytes, kind: type[Body]) -> Body:
-    try:
-        return msgspec.convert(decode_object(body), kind)
-    except msgspec.ValidationError as error:
-        raise InvalidInputError(f"the body: {error}") from error
+    return read_fields(decode_object(body), kind)
 
 
 def _converted(stated: dict[str, Any]) -> GenerationRequest:
-    try:
-        return msgspec.convert(stated, GenerationRequest)
-    except msgspec.ValidationError as error:
-        raise InvalidInputError(f"the body: {error}") from error
+    return read_fields(stated, GenerationRequest)
 
 
 def _is_several(prompt: str | list[Any]) -> bool:

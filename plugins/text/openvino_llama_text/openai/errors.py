@@ -15,8 +15,7 @@ from openvino_llama.web import headers_of, problem_of
 
 __all__ = ["OPTIONS", "TAGS", "ErrorBody", "answer_error", "error_body", "refuse"]
 
-_PATH = re.compile(r" - at `\$\.?([^`]*)`")
-_FIELD = re.compile(r"^([a-z_]+)(?:\[\d+\]|\.[a-z_]+)*:|field `(\w+)`|parameter '(\w+)'")
+_FIELD = re.compile(r"^field '([^']+)'|^([a-z_]+)(?:\[\d+\]|\.[a-z_]+)*:|parameter '(\w+)'")
 
 
 class _Error(msgspec.Struct, frozen=True):
@@ -68,9 +67,7 @@ def _param(error: Exception, message: str) -> str | None:
         return "model"
     if not isinstance(error, InvalidInputError | ContextLengthError):
         return None
-    path, field = _PATH.search(message), _FIELD.search(message.removeprefix("the body: "))
-    if path and path[1]:
-        return path[1]
+    field = _FIELD.search(message)
     return next((each for each in field.groups() if each), None) if field else None
 
 

@@ -30,14 +30,14 @@ def told(error: Exception) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("message", "param"),
     [
-        ("the body: Expected `int`, got `str` - at `$.max_tokens`", "max_tokens"),
-        ("the body: Expected `str`, got `int` - at `$.messages[0].content`", "messages[0].content"),
-        ("the body: Object contains unknown field `tools`", "tools"),
-        ("the body: Object missing required field `messages`", "messages"),
-        ("the body: stop[3]: expected 1 to 1024 characters, got 0", "stop"),
+        ("field 'max_tokens': expected int, got 'x'", "max_tokens"),
+        ("field 'messages[0].content': expected str, got 1", "messages[0].content"),
+        ("field 'tools': there is no such field", "tools"),
+        ("field 'messages': is required", "messages"),
+        ("stop[3]: expected 1 to 1024 characters, got 0", "stop"),
         ("max_tokens: the prompt has 5 tokens, and 3 more are asked for; the model's context has 6", "max_tokens"),
         ("parameter 'regex' is not a regular expression that can be enforced", "regex"),
-        ("the body is not a JSON object", None),
+        ("the body is empty; expected JSON", None),
     ],
 )
 def test_the_field_that_is_wrong(message: str, param: str | None) -> None:
