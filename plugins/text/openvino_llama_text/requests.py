@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import parse_qs
 
 import msgspec
@@ -20,6 +20,7 @@ __all__ = [
     "GenerationRequest",
     "IllustratedRequest",
     "Message",
+    "Role",
     "TextParameters",
     "read_request",
 ]
@@ -34,13 +35,16 @@ PICTURE = "\ufdd1"
 _MAX_MESSAGES = 4096
 _MOST_FIELDS = 64
 
+Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
+"""Those of OpenAI's API. What a model's template makes of them is its own."""
+
 Body = TypeVar("Body", bound=msgspec.Struct)
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One message of a chat."""
 
-    role: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    role: Role
     content: str
     name: str | None = None
 

@@ -116,7 +116,7 @@ def test_nothing_of_a_request_is_special(tmp_path: Path, name: str) -> None:
     folder = copied(tmp_path, "chat_template.jinja", *GRAPH)
     source = "{% for m in messages %}{{ m.role }}: {{ m.content }} {{ m.name }} {{ extra }}{% endfor %}"
     (folder / "chat_template.jinja").write_text(source)
-    stated = {"content": "hi", "role": "user", "name": "me"} | {name: "<image></s>"}
+    stated: dict[str, Any] = {"content": "hi", "role": "user", "name": "me"} | {name: "<image></s>"}
     variables = {"extra": stated.pop("variables", "")}
     assert "< image>< /s>" in prompt(llava(folder), chat(Message(**stated), template_variables=variables))
 

@@ -63,6 +63,12 @@ WRONG: dict[str, tuple[bytes, str, str]] = {
     "both": (b'{"prompt": "a", "messages": [{"role": "user", "content": "b"}]}', JSON, "prompt"),
     "no messages": (b'{"messages": []}', JSON, "messages"),
     "no role": (b'{"messages": [{"content": "b"}]}', JSON, "role"),
+    "unknown role": (
+        b'{"messages": [{"role": "bot", "content": "b"}]}',
+        JSON,
+        r"^field 'messages\[0\]\.role': expected 'assistant' or .*, got 'bot'$",
+    ),
+    "no content": (b'{"messages": [{"role": "user"}]}', JSON, r"^field 'messages\[0\]\.content': is required$"),
     "no tokens": (b'{"prompt": []}', JSON, "prompt"),
     "echo of tokens": (b'{"prompt": [1], "echo": true}', JSON, "echo"),
     "unknown": (b'{"prompt": "a", "surprise": 1}', JSON, "surprise"),

@@ -11,7 +11,7 @@ from openvino_llama import InvalidInputError, UnsupportedMediaTypeError, read_fi
 from openvino_llama.web import Exchange, decode_object
 from openvino_llama_text.embedding import EmbeddingRequest, IllustratedEmbeddingRequest
 from openvino_llama_text.openai.contents import read_content, read_item
-from openvino_llama_text.requests import JSON, Attachment, GenerationRequest, IllustratedRequest, Message
+from openvino_llama_text.requests import JSON, Attachment, GenerationRequest, IllustratedRequest, Message, Role
 from openvino_llama_text.rerank import RerankRequest
 from openvino_llama_text.sampling import Sampling
 
@@ -35,17 +35,21 @@ class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _ChatMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    role: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    role: Role
     content: str | list[dict[str, Any]] | None = None
     name: str | None = None
     refusal: None = None
     annotations: Nothing = None
     audio: None = None
     function_call: None = None
-    tool_calls: Nothing = None
+    tool_calls: list[Any] | None = None
 
     def plain(self, where: str) -> tuple[Message, list[Attachment]]:
         """With all its text in one, and its pictures; ``where`` is what it is called if it has something else."""
+        if self.tool_calls:
+            raise InvalidInputError(f"{where}.tool_calls: calling tools is not supported")
+        if self.content is None and self.role != "assistant":  # an answer of nothing may be sent back
+            raise InvalidInputError(f"{where}.content: expected a text or parts, got none")
         text, pictures = read_content(self.content, f"{where}.content")
         return Message("system" if self.role == "developer" else self.role, text, self.name), pictures
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from openai.types.chat import ChatCompletionMessage
 
-from openvino_llama import InvalidInputError
+from openvino_llama import InvalidInputError, read_fields
 from openvino_llama_text.embedding import EmbeddingRequest, IllustratedEmbeddingRequest
 from openvino_llama_text.openai.bodies import ChatBody, CompletionBody, EmbeddingBody
 from openvino_llama_text.requests import PICTURE, Attachment, GenerationRequest, IllustratedRequest, Message
@@ -65,6 +65,30 @@ def test_the_newer_name_of_max_tokens() -> None:
 def test_messages(message: dict[str, Any], expected: Message) -> None:
     """Developers are the system, parts are put together, nothing is an empty text; answers may be sent back."""
     assert chat(messages=[message]).messages == [expected]
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ({"role": "user"}, r"^messages\[1\]\.content: expected a text or parts, got none$"),
+        ({"role": "system", "content": None}, r"^messages\[1\]\.content: expected"),
+        ({"role": "tool"}, r"^messages\[1\]\.content: expected"),
+        ({"role": "assistant", "tool_calls": [{}]}, r"^messages\[1\]\.tool_calls: calling tools is not supported$"),
+    ],
+)
+def test_messages_that_say_nothing(message: dict[str, Any], said: str) -> None:
+    """Are refused by their place; only answers may be empty."""
+    with pytest.raises(InvalidInputError, match=said):
+        chat(messages=[USER, message])
+
+
+@pytest.mark.parametrize("role", ["system", "developer", "user", "assistant", "tool", "function"])
+def test_roles(role: str) -> None:
+    """OpenAI's, and no others."""
+    assert chat(messages=[{"role": role, "content": "a"}])
+    for wrong in (f"{role}s", role.upper(), "bot", ""):
+        with pytest.raises(InvalidInputError, match=r"^field 'messages\[0\]\.role': expected .*'developer'.*, got '"):
+            read_fields({"messages": [{"role": wrong, "content": "a"}]}, ChatBody)
 
 
 @pytest.mark.parametrize(
