@@ -21,7 +21,7 @@ from openvino_llama_multimodal.requests import read_asked
 from openvino_llama_text import generation
 from openvino_llama_text.answers import Answer
 from openvino_llama_text.requests import PICTURE, GenerationRequest
-from openvino_llama_text.tokenizers import Tokenizer, find_tokenizer
+from openvino_llama_text.tokenizers import find_tokenizer
 from openvino_llama_vision.pixels import InputPlan, plan_of
 
 __all__ = ["Context", "postprocess", "preprocess", "validate"]
@@ -42,7 +42,7 @@ def preprocess(config: ModelConfig, request: InferenceRequest) -> Preprocessed:
         raise InvalidInputError(f"image: the model takes one picture, got {len(question.pictures) or 'none'}")
     text = text_of(config)
     tokenizer = find_tokenizer(text)
-    prompt = decoder_facts_of(config).prompt(_ids(text, asked, tokenizer))
+    prompt = decoder_facts_of(config).prompt(_ids(text, asked))
     sampling = generation.complete(text, asked, len(prompt))
     tensors: dict[str, NDArray[Any]] = {
         "pixels": render(_plan(config), question.pictures[0]),
@@ -58,7 +58,7 @@ def _plan(config: ModelConfig) -> InputPlan:
     return plan_of(vision_of(config), config.inputs[0])
 
 
-def _ids(text: ModelConfig, asked: GenerationRequest, tokenizer: Tokenizer) -> list[int]:
+def _ids(text: ModelConfig, asked: GenerationRequest) -> list[int]:
     """The tokens of what a client has written; none if that is nothing."""
     if isinstance(asked.prompt, list):
         return asked.prompt
@@ -66,4 +66,4 @@ def _ids(text: ModelConfig, asked: GenerationRequest, tokenizer: Tokenizer) -> l
     if len(messages) > 1:
         raise InvalidInputError(f"messages: the model takes one, with a picture; got {len(messages)}")
     written = asked.prompt or "".join(message.content for message in messages)
-    return tokenizer.encode(written.replace(PICTURE, ""), add_special_tokens=False, most=generation.max_prompt(text))
+    return generation.encode_prompt(text, written.replace(PICTURE, ""), add_special_tokens=False)

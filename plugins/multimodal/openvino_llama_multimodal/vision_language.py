@@ -81,9 +81,7 @@ def _prompt(config: ModelConfig, asked: GenerationRequest, tokenizer: Tokenizer,
     rendered = _rendered(config, asked)
     if rendered.count(PICTURE) != pictures:
         raise InvalidInputError("the model's chat template does not show each picture of these messages once")
-    ids = tokenizer.encode(
-        rendered.replace(PICTURE, ""), add_special_tokens=False, most=generation.max_prompt(text_half(config))
-    )
+    ids = generation.encode_prompt(text_half(config), rendered.replace(PICTURE, ""), add_special_tokens=False)
     if not ids and not pictures:
         raise InvalidInputError("prompt: expected some text, got none")
     first, *others = _with_one_begin(rendered, tokenizer).replace(BREAK, " ").split(PICTURE)

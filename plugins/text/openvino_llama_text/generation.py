@@ -32,6 +32,7 @@ from openvino_llama_text.tokenizers import Tokenizer, find_tokenizer
 __all__ = [
     "complete",
     "context_window",
+    "encode_prompt",
     "engine_parameters",
     "max_prompt",
     "postprocess",
@@ -45,6 +46,10 @@ DEFAULT_MAX_TOKENS = 256
 DEFAULT_MAX_ANSWER = 2048
 """Of an answer in a chat: it mostly ends by itself, but the engine keeps room for all that it may have."""
 
+_OF_SERVER = (
+    "max_sequence_length, which is set for the server (--max-sequence-length, MAX_SEQUENCE_LENGTH) "
+    "or in the limits of the model's registry entry"
+)
 _NOT_FOR_ENGINE = ("stop",)
 
 
@@ -97,31 +102,50 @@ def context_window(config: ModelConfig) -> int | None:
 
 def max_prompt(config: ModelConfig) -> int | None:
     """Most tokens of a prompt, which leaves one for the answer."""
+    return min(_limits(config), default=None)
+
+
+def _limits(config: ModelConfig) -> dict[int, str]:
+    """The numbers of tokens that bound a prompt, and what each of them is."""
     window = context_window(config)
-    limits = (config.config.max_sequence_length, config.limits.max_sequence_length, window and window - 1)
-    return min((limit for limit in limits if limit), default=None)
+    found = (
+        (config.limits.max_sequence_length, _OF_SERVER),
+        (config.config.max_sequence_length, "max_sequence_length in the config of its registry entry"),
+        (window and window - 1, f"its context has {window}, one of them for the answer"),
+    )
+    return {limit: reason for limit, reason in found if limit}
+
+
+def encode_prompt(config: ModelConfig, text: str, *, add_special_tokens: bool = True) -> list[int]:
+    """The tokens of a prompt; ContextLengthError says which limit it is that it has too many for."""
+    most = max_prompt(config)
+    try:
+        return find_tokenizer(config).encode(text, add_special_tokens=add_special_tokens, most=most)
+    except ContextLengthError as error:
+        raise ContextLengthError(f"{error}: {_limits(config)[most or 0]}") from error
 
 
 def _prompt_ids(config: ModelConfig, asked: GenerationRequest, tokenizer: Tokenizer) -> list[int]:
-    most = max_prompt(config)
     if asked.messages is not None:
         messages = [msgspec.to_builtins(message) for message in asked.messages]
         text = chat_template_of(config).render(messages, **asked.template_variables)
-        return tokenizer.encode(text, add_special_tokens=False, most=most)
+        return encode_prompt(config, text, add_special_tokens=False)
     if isinstance(asked.prompt, str):
-        ids = tokenizer.encode(asked.prompt, most=most)
+        ids = encode_prompt(config, asked.prompt)
         if not ids:
             raise InvalidInputError("prompt: expected some text, got none")
         return ids
-    return _checked_ids(asked.prompt or [], tokenizer.vocab_size, most)
+    return _checked_ids(config, asked.prompt or [], tokenizer.vocab_size)
 
 
-def _checked_ids(ids: list[int], vocab_size: int, most: int | None) -> list[int]:
+def _checked_ids(config: ModelConfig, ids: list[int], vocab_size: int) -> list[int]:
     wrong = next((each for each in ids if each >= vocab_size), None)
     if wrong is not None:
         raise InvalidInputError(f"prompt: expected token ids below {vocab_size}, got {wrong}")
+    most = max_prompt(config)
     if most is not None and len(ids) > most:
-        raise ContextLengthError(f"prompt: it has {len(ids)} tokens, the model takes at most {most}")
+        reason = _limits(config)[most]
+        raise ContextLengthError(f"prompt: it has {len(ids)} tokens, the model takes at most {most}: {reason}")
     return ids
 
 

@@ -11,7 +11,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from openvino_llama import Chunk, ConfigError, ContextLengthError, InferenceRequest, InvalidInputError, ModelConfig
+from openvino_llama import (
+    Chunk,
+    ConfigError,
+    ContextLengthError,
+    InferenceRequest,
+    InvalidInputError,
+    Limits,
+    ModelConfig,
+)
 from openvino_llama_text.engine.parameters import read_parameters
 from openvino_llama_text.generation import context_window, max_prompt, postprocess, preprocess, validate
 from openvino_llama_text.requests import JSON, GenerationRequest
@@ -97,6 +105,18 @@ def test_long_prompts(make: Make) -> None:
         with pytest.raises(ContextLengthError, match=f"at most {WINDOW - 1}|{WINDOW - 1} tokens"):
             asked(config, prompt=prompt)
     assert max_prompt(make(max_sequence_length=10)) == 10
+
+
+@pytest.mark.parametrize("prompt", ["the fox " * 50, [1] * 64])
+def test_which_limit_it_is(make: Make, prompt: str | list[int]) -> None:
+    """Is told with what is set where, since the context may have room for more."""
+    with pytest.raises(ContextLengthError, match=f"{WINDOW - 1}: its context has {WINDOW}, one of them"):
+        asked(make(), prompt=prompt)
+    with pytest.raises(ContextLengthError, match="at most 10: max_sequence_length in the config of its registry entry"):
+        asked(make(max_sequence_length=10), prompt=prompt)
+    limited = msgspec.structs.replace(make(), limits=Limits(max_sequence_length=20))
+    with pytest.raises(ContextLengthError, match=r"at most 20: .* the server .*MAX_SEQUENCE_LENGTH.* limits"):
+        asked(limited, prompt=prompt)
 
 
 def test_unknown_tokens(make: Make) -> None:
