@@ -32,6 +32,8 @@ __all__ = ["Task", "infer_once"]
 
 PLAIN = "text/plain"
 _TEXTUAL = re.compile(r"text/|application/(.*\+)?json$")
+_FILE_NAME = re.compile(r"\S*[^\s.]\.[A-Za-z]\w{0,4}")
+"""What hardly anybody means as a text: one word with a short suffix."""
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +76,8 @@ def _entry(settings: Settings, name: str) -> RegistryEntry:
 def _request(model_type: ModelType, task: Task) -> InferenceRequest:
     file = Path(task.given)
     is_text = task.given != "-" and PLAIN in model_type.accepts and not _is_file(file)
+    if is_text and _FILE_NAME.fullmatch(task.given):
+        click.echo(f"there is no file {task.given!r}: taken as a text", err=True)
     if not is_text:
         click.Path(exists=True, dir_okay=False, allow_dash=True).convert(task.given, None, None)
     guessed = mimetypes.guess_type(file.name)[0]

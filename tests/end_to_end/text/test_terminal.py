@@ -231,3 +231,13 @@ def test_one_text(served: Served) -> None:
     done = run(*command, OVLLAMA_CACHE_DIR="")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["results"] == served.infer({"prompt": STORY, "max_tokens": 8, "temperature": 0})
+    assert b"no file" not in done.stderr
+
+
+def test_a_text_that_looks_like_a_file(served: Served) -> None:
+    """Is a text if there is no such file, and that is said."""
+    command = ("infer", "smol", "photo.txt", "max_tokens=2", "--registry", str(served.registry))
+    done = run(*command, OVLLAMA_CACHE_DIR="")
+    assert done.returncode == 0, done.stderr
+    assert b"there is no file 'photo.txt': taken as a text" in done.stderr
+    assert json.loads(done.stdout)["results"]["usage"]
