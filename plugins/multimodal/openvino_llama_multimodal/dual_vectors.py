@@ -22,7 +22,7 @@ from openvino_llama_multimodal.pictures import render
 from openvino_llama_multimodal.processor import vision_of
 from openvino_llama_multimodal.questions import Picture
 from openvino_llama_text.buckets import Gathered, Part, batches, gather
-from openvino_llama_text.texts import encode_texts
+from openvino_llama_text.texts import check_not_empty, encode_texts
 from openvino_llama_text.tokenizers import Encoding
 from openvino_llama_vision.pixels import InputPlan, plan_of
 
@@ -135,6 +135,7 @@ def collect(outputs: Mapping[str, NDArray[Any]], context: Any) -> Any:
 
 def _encoded(config: ModelConfig, asked: Asked) -> tuple[list[Encoding], list[int]]:
     """The tokens of the texts, and which of them lost their end."""
+    check_not_empty(asked.texts)
     return encode_texts(text_of(config), asked.texts, truncate=asked.truncate) if asked.texts else ([], [])
 
 

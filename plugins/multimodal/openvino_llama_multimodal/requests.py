@@ -10,6 +10,7 @@ from openvino_llama import InferenceRequest, InvalidInputError, read_fields
 from openvino_llama_multimodal.questions import Picture, Question, read_question
 from openvino_llama_text.requests import PICTURE, GenerationRequest, IllustratedRequest
 from openvino_llama_text.sampling import Sampling
+from openvino_llama_text.texts import check_not_empty
 
 __all__ = ["MultimodalParameters", "one_text", "read_asked"]
 
@@ -40,6 +41,8 @@ def read_asked(request: InferenceRequest, *, text: str | None = None) -> tuple[Q
     if not question.pictures:
         raise InvalidInputError("image: expected at least one part of this name, a file; got none")
     said = one_text(question) if question.texts or text is None else text
+    if text is None:
+        check_not_empty({"text": said})
     content = PICTURE * len(question.pictures) + said.replace(PICTURE, "\ufffd")
     return question, _read_fields(request, question, {"messages": [{"role": "user", "content": content}]})
 

@@ -13,7 +13,7 @@ from openvino_llama import DYNAMIC, ConfigError, InferenceRequest, ModelConfig, 
 from openvino_llama_text.buckets import split
 from openvino_llama_text.files import facts_of
 from openvino_llama_text.requests import read_request
-from openvino_llama_text.texts import Input, encode_texts, named
+from openvino_llama_text.texts import Input, check_not_empty, encode_texts, named
 
 __all__ = ["Classification", "ClassificationRequest", "labels_of", "preprocess", "validate"]
 
@@ -66,7 +66,9 @@ def validate(config: ModelConfig) -> None:
 def preprocess(config: ModelConfig, request: InferenceRequest) -> Preprocessed | list[Preprocessed]:
     """The inferences for a request's texts. The answer to one is a list of classes; to a list, a list of those."""
     asked = read_request(request, ClassificationRequest)
-    encodings, _ = encode_texts(config, named("input", asked.input), truncate=asked.truncate)
+    texts = named("input", asked.input)
+    check_not_empty(texts)
+    encodings, _ = encode_texts(config, texts, truncate=asked.truncate)
     labels = labels_of(config)
 
     def finish(scores: NDArray[np.float32]) -> Any:

@@ -12,7 +12,7 @@ from openvino_llama import ConfigError, InferenceRequest, InvalidInputError, Mod
 from openvino_llama_text.buckets import split
 from openvino_llama_text.files import facts_of
 from openvino_llama_text.requests import Attachment, read_request
-from openvino_llama_text.texts import MOST_TEXTS, Input, encode_texts, named
+from openvino_llama_text.texts import MOST_TEXTS, Input, check_not_empty, encode_texts, named
 
 __all__ = [
     "EmbeddingRequest",
@@ -91,7 +91,9 @@ def preprocess(config: ModelConfig, request: InferenceRequest) -> Preprocessed |
     """The inferences for a request's texts."""
     asked = read_request(request, EmbeddingRequest)
     _check_dimensions(config, asked.dimensions)
-    encodings, truncated = encode_texts(config, named("input", asked.input), truncate=asked.truncate)
+    texts = named("input", asked.input)
+    check_not_empty(texts)
+    encodings, truncated = encode_texts(config, texts, truncate=asked.truncate)
     tokens = sum(len(each.ids) for each in encodings)
     is_body = asked is not request.parameters
 

@@ -18,7 +18,7 @@ from openvino_llama import ConfigError, InferenceRequest, InvalidInputError, Mod
 from openvino_llama_text.buckets import split
 from openvino_llama_text.embedding import normalized
 from openvino_llama_text.requests import read_request
-from openvino_llama_text.texts import MOST_TEXTS, encode_pairs, encode_texts, named
+from openvino_llama_text.texts import MOST_TEXTS, check_not_empty, encode_pairs, encode_texts, named
 
 __all__ = ["Document", "Ranked", "Ranking", "RerankRequest", "preprocess", "validate"]
 
@@ -73,6 +73,7 @@ def preprocess(config: ModelConfig, request: InferenceRequest) -> Preprocessed |
     """The inferences for a request's documents."""
     asked = read_request(request, RerankRequest)
     documents = [each if isinstance(each, str) else each.text for each in asked.documents]
+    check_not_empty({"query": asked.query})  # a document of nothing is one that says nothing of it
     texts = {"query": asked.query} | named("documents", documents)
     crosses = _crosses(config)
     encodings = encode_pairs(config, texts) if crosses else encode_texts(config, texts, truncate=True)[0]

@@ -11,7 +11,17 @@ from openvino_llama import DYNAMIC, ConfigError, ContextLengthError, InvalidInpu
 from openvino_llama_text.files import facts_of
 from openvino_llama_text.tokenizers import Encoding, find_tokenizer
 
-__all__ = ["MOST_TEXTS", "Input", "Texts", "check_room", "encode_pairs", "encode_texts", "max_length_of", "named"]
+__all__ = [
+    "MOST_TEXTS",
+    "Input",
+    "Texts",
+    "check_not_empty",
+    "check_room",
+    "encode_pairs",
+    "encode_texts",
+    "max_length_of",
+    "named",
+]
 
 MOST_TEXTS = 2048
 
@@ -27,6 +37,13 @@ def named(field: str, given: str | Sequence[str]) -> dict[str, str]:
     if isinstance(given, str):
         return {field: given}
     return {f"{field}[{index}]": text for index, text in enumerate(given)}
+
+
+def check_not_empty(texts: Mapping[str, str]) -> None:
+    """Raise InvalidInputError for a text of no characters: whatever a model answers to it means nothing."""
+    for place, text in texts.items():
+        if not text:
+            raise InvalidInputError(f"{place}: expected some text, got none")
 
 
 @per_model

@@ -175,6 +175,7 @@ def test_one_request_that_fails_leaves_the_others(bench: Bench) -> None:
         (form([EXACT], ["red"] * 2049), "text: expected 1 to 2048 parts of this name to choose from, got 2049"),
         (form([EXACT], ["red", "a\0"]), r"text\[1\]: a NUL character stands at character 1"),
         (form([EXACT], ["a\0"]), "text: a NUL character"),
+        (form([EXACT], ["red", ""]), r"^text\[1\]: expected some text, got none$"),
         (form([EXACT], ["red"], {"embeddings": "maybe"}), r"^field 'embeddings': expected bool, got 'maybe'"),
         (form([EXACT], ["red"], {"max_tokens": "5"}), "^field 'max_tokens': there is no such field"),
         (form([EXACT], ["red", CLIP.texts[4]], {"truncate": "false"}), r"text\[1\]: the text has more than the 77"),

@@ -62,6 +62,7 @@ def test_the_text_of_a_model_that_needs_none() -> None:
     [
         (form("what?"), r"^image: expected at least one part of this name, a file; got none$"),
         (form(None, b"a"), r"^text: expected one part of this name, got none$"),
+        (form("", b"a"), r"^text: expected some text, got none$"),
         (
             form("what?", b"a", max_tokens="many"),
             r"^field 'max_tokens': expected int, got 'many'$",

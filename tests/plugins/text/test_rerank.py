@@ -95,6 +95,11 @@ def test_a_classifier_of_one_class_reranks_by_its_route(bench: Bench, cross: Any
     assert found == bench.ask(cross, RerankRequest(QUERY, DOCUMENTS))
 
 
+def test_an_empty_document(bench: Bench, cross: Any) -> None:
+    """Has a score as any other."""
+    assert len(bench.ask(cross, RerankRequest(QUERY, ["", *DOCUMENTS])).results) == len(DOCUMENTS) + 1
+
+
 @pytest.mark.parametrize(("task", "normalize"), [("embedding", True), ("embedding", False), ("rerank", True)])
 def test_an_embedding_model_reranks_by_cosines(bench: Bench, task: str, normalize: bool) -> None:
     """Of the query's vector with each document's, whether the vectors have length 1 or not."""
@@ -108,13 +113,16 @@ def test_an_embedding_model_reranks_by_cosines(bench: Bench, task: str, normaliz
 
 
 def test_an_empty_text_is_named(bench: Bench) -> None:
-    """Where no special tokens stand around it, it has no vector, be it the query or a document."""
+    """Nothing can be asked for; where no special tokens stand around it, a document of nothing has no vector either."""
     bench.load(encoder("last_hidden_state"))
     described = msgspec.json.decode((bench.folder / "tokenizer.json").read_bytes())
     (bench.folder / "tokenizer.json").write_bytes(msgspec.json.encode(described | {"post_processor": None}))
     model = bench.open("model.xml")
-    for query, documents, place in [("", ["a"], "query"), ("a", ["a", ""], r"documents\[1\]")]:
-        with pytest.raises(InvalidInputError, match=f"{place}: the text has no tokens"):
+    for query, documents, said in [
+        ("", ["a"], "^query: expected some text, got none$"),
+        ("a", ["a", ""], r"^documents\[1\]: the text has no tokens$"),
+    ]:
+        with pytest.raises(InvalidInputError, match=said):
             bench.ask(model, RerankRequest(query, documents))
 
 
