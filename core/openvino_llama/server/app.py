@@ -11,7 +11,8 @@ from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import MethodNotAllowedException, NotAuthorizedException, NotFoundException
-from litestar.types import ExceptionHandlersMap
+from litestar.routes import HTTPRoute
+from litestar.types import ExceptionHandler, ExceptionHandlersMap
 
 from openvino_llama import __version__
 from openvino_llama.plugins import Plugins, load_plugins
@@ -100,15 +101,30 @@ def _methods(router: Router) -> set[tuple[str, str]]:
 
 
 def _unmatched(api_key: str | None) -> ExceptionHandlersMap:
-    """Whoever has no key is not told which routes there are: guards only see requests that have found one."""
-    if api_key is None:
-        return {}
+    """Answers for paths and methods that no route has.
 
-    def answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-        try:
-            check_key(request, api_key)
-        except NotAuthorizedException as refusal:
-            error = refusal
-        return answer_problem(request, error)
+    Whoever has no key is not told which routes there are: guards only see requests that have found one.
+    """
+
+    def answer(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+        if api_key is not None:
+            try:
+                check_key(request, api_key)
+            except NotAuthorizedException as refusal:
+                error = refusal
+        return _nearest_answer(request)(request, error)
 
     return {NotFoundException: answer, MethodNotAllowedException: answer}
+
+
+def _nearest_answer(request: Request[Any, Any, Any]) -> ExceptionHandler[Any]:
+    """What answers errors of the routes whose paths begin alike: clients of ``/v1`` read no other shape."""
+    first = _first_segment(request.scope["path"].removeprefix(request.scope.get("root_path", "")))
+    for route in request.app.routes:
+        if isinstance(route, HTTPRoute) and _first_segment(route.path) == first:
+            return route.route_handlers[0].resolve_exception_handlers().get(Exception, answer_problem)
+    return answer_problem
+
+
+def _first_segment(path: str) -> str:
+    return path.strip("/").partition("/")[0]

@@ -220,6 +220,21 @@ def test_queries(served: Served) -> None:
     assert "max_tokens" in refused(served.http.post("/infer/text?max_tokens=0", json={"prompt": "a"}))
 
 
+def test_routes_that_are_none(served: Served) -> None:
+    """Below /v1 they are told in the shape of its routes, with the methods that there are; elsewhere as problems."""
+    for path in ("/v1/nope", "/v1", "/v1/chat/completions/more"):
+        answer = served.http.post(path, json={})
+        assert (answer.status_code, answer.headers["content-type"]) == (404, "application/json")
+        assert answer.json()["error"]["type"] == "invalid_request_error"
+    for method, path, allowed in (("GET", "/v1/chat/completions", "POST"), ("DELETE", "/v1/models", "GET")):
+        answer = served.http.request(method, path)
+        assert allowed in answer.headers["allow"]
+        assert list(answer.json()["error"]) == ["message", "type", "param", "code"]
+        refused(answer, 405)
+    for path in ("/nope", "/v2/models", "/"):
+        assert served.http.get(path).headers["content-type"] == "application/problem+json"
+
+
 def test_models_that_do_something_else(served: Served) -> None:
     """A model of another type or task, or none at all."""
     for route, field in (("/v1/completions", {"prompt": "a"}), ("/v1/embeddings", {"input": "a"})):
