@@ -59,7 +59,6 @@ def test_a_system_message_stays(served: Served) -> None:
     ("arguments", "code", "words"),
     [
         (("nobody",), 1, ("there is no model 'nobody'", "smol, crowded", "ovllama models")),
-        (("minilm",), 1, ("model 'minilm' is not for a chat, its task is 'embedding'", "smol, crowded")),
         (("--url", "http://127.0.0.1:9"), 1, ("http://127.0.0.1:9: no answer", "refused")),
         (("--url", "foo"), 2, ("--url", "expected http://HOST:PORT, got 'foo'")),
         (("--url", "http://a:x"), 2, ("--url", "expected http://HOST:PORT")),
@@ -79,6 +78,16 @@ def test_what_is_wrong_is_said_at_once(
         assert word in said
     assert "Type a message" not in said
     assert "Traceback" not in said
+
+
+@pytest.mark.usefixtures("minilm")
+def test_a_model_that_is_not_for_a_chat(served: Served) -> None:
+    """Its task says why."""
+    done = run("chat", "--url", served.address, "minilm", stdin="Hi\n")
+    said = done.stderr.decode()
+    assert done.returncode == 1, said
+    assert "model 'minilm' is not for a chat, its task is 'embedding'" in said
+    assert "smol, crowded" in said
 
 
 def test_what_goes_wrong_with_a_message_is_said(served: Served) -> None:
@@ -131,9 +140,10 @@ class Terminal:
 @contextmanager
 def terminal(*arguments: str) -> Iterator[tuple[Terminal, subprocess.Popen[bytes]]]:
     leader, follower = pty.openpty()
-    # Its controlling terminal, so that Ctrl-C becomes an interrupt.
+    # Its controlling terminal, so that Ctrl-C becomes an interrupt; the tests may run under nohup, a chat does not.
     command = (
-        "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+        "import fcntl, os, signal, sys, termios; signal.signal(signal.SIGHUP, signal.SIG_DFL); "
+        "fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
     )
     with subprocess.Popen(
         [sys.executable, "-c", command, *OVLLAMA, *arguments],
