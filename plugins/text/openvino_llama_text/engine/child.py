@@ -48,7 +48,7 @@ from openvino_llama_text.engine.orphan import Commands, bind_to_parent, take_pip
 
 __all__ = ["main"]
 
-_TELL_SECONDS = 0.024
+_TELL_SECONDS = 0.050
 """A small model has a token in a fraction of this. Whoever reads sees no difference, and the server, which would wake
 up for each of them, leaves the processor to the model."""
 
