@@ -278,10 +278,12 @@ class TestFailure:
 
 
 PULL = """
+import signal
 import sys
 from pathlib import Path
 from openvino_llama.sources import pull
 from tests.test_sources_convert import converters, indexed
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in what runs in the background
 pull(indexed(sys.argv[1], do="wait", pid=sys.argv[3]), "m", Path(sys.argv[2]), converters=converters)
 """
 
