@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 import pytest
 
-from openvino_llama import InvalidInputError, read_fields, read_json
+from openvino_llama import InvalidInputError, read_fields, read_json, reading
 from openvino_llama.reading import decode_object, field_error
 
 
@@ -110,3 +110,17 @@ def test_bodies(body: bytes, said: str) -> None:
     with pytest.raises(InvalidInputError) as caught:
         decode_object(body)
     assert str(caught.value) == said
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "said"),
+    [
+        (b'{"size": "', b'"}', "^the body: field 'size': expected int, got str$"),
+        (b'{"name": "', b"", "^the body: expected JSON, not nested too deep$"),
+    ],
+)
+def test_large_bodies_are_not_read_again(monkeypatch: pytest.MonkeyPatch, begin: bytes, end: bytes, said: str) -> None:
+    """To say where they are wrong would hold everybody up: it takes the GIL for seconds."""
+    monkeypatch.setattr(reading, "_not_json", None)
+    with pytest.raises(InvalidInputError, match=said):
+        read_json(begin + b"a" * (1 << 21) + end, Whole)

@@ -21,6 +21,7 @@ from openvino_llama import (
     InvalidInputError,
     ModelConfig,
     Preprocessed,
+    per_model,
 )
 from openvino_llama_text.answers import Answer, Generated
 from openvino_llama_text.chat import chat_template_of
@@ -105,6 +106,7 @@ def max_prompt(config: ModelConfig) -> int | None:
     return min(_limits(config), default=None)
 
 
+@per_model
 def _limits(config: ModelConfig) -> dict[int, str]:
     """The numbers of tokens that bound a prompt, and what each of them is."""
     window = context_window(config)
