@@ -1,7 +1,7 @@
 """Streams about pictures over HTTP, over openvino-genai called directly with the same pictures and questions.
 
-Server, engine and load are processes of their own; engine and server take turns. The engine is given decoded pictures;
-the server gets them as JPEG. ``--model`` takes any vision-language model's folder in optimum's layout.
+Engine and server take turns as in ``benchmarks.text``. The engine is given decoded pictures; the server gets them as
+JPEG. ``--model`` takes any vision-language model's folder in optimum's layout.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 
 from benchmarks.report import parser, write_json
 from benchmarks.text import in_turns, pulled, show_streams
-from benchmarks.vision import served
 
 MODEL = "drawn_scenes"
 WANTED = {1: 0.95, 8: 0.90}
@@ -32,13 +31,13 @@ def main() -> None:
     figures: dict[str, Any] = {"streams": {}}
     with TemporaryDirectory() as scratch:
         folder = _model(Path(scratch), options.model)
-        with served(Path(scratch) / "registry.json") as address:
-            for count in options.streams:
-                figures["streams"][str(count)] = in_turns(
-                    ("benchmarks.multimodal_engine", folder, count, options.tokens, 1),
-                    ("benchmarks.multimodal_load", address, MODEL, count, options.tokens, 1),
-                    options.rounds,
-                )
+        for count in options.streams:
+            figures["streams"][str(count)] = in_turns(
+                ("benchmarks.multimodal_engine", folder, count, options.tokens, 3),
+                Path(scratch) / "registry.json",
+                ("benchmarks.multimodal_load", MODEL, count, options.tokens, 3),
+                options.rounds,
+            )
     show_streams(figures["streams"], WANTED)
     write_json(options.json, figures)
 

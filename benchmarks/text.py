@@ -1,7 +1,8 @@
 """Streams of generated text, and embeddings, over HTTP, over what the same machine can do without a server.
 
-Server, engine and load are processes of their own; engine and server take turns. ``--peers`` adds llama.cpp on the
-same GGUF, in a virtual environment of its own.
+Server, engine and load are processes of their own. Engine and server take turns, each started anew and with no other
+beside it: of two that live at the same time the second gets other memory, which can be a tenth faster or slower.
+``--peers`` adds llama.cpp on the same GGUF, in a virtual environment of its own.
 """
 
 from __future__ import annotations
@@ -48,12 +49,17 @@ def pulled(folder: Path, names: Sequence[str]) -> list[str]:
     return there
 
 
-def in_turns(engine: Sequence[object], load: Sequence[object], rounds: int) -> dict[str, float]:
-    """Engine and server in turns, each a module and its arguments; medians over the rounds."""
+def in_turns(engine: Sequence[object], registry: Path, load: Sequence[object], rounds: int) -> dict[str, float]:
+    """Engine and server in turns; medians over the rounds.
+
+    ``engine`` and ``load`` are modules and their arguments, but for the load's first one, the server's address.
+    """
     engines, servers = [], []
+    module, *arguments = map(str, load)
     for _ in range(rounds):
         engines.append(run_json(*map(str, engine)))
-        servers.append(run_json(*map(str, load)))
+        with served(registry) as address:
+            servers.append(run_json(module, address, *arguments))
     ratios = [server["tps"] / engine["tps"] for engine, server in zip(engines, servers, strict=True)]
     return {
         "engine_tps": statistics.median(each["tps"] for each in engines),
@@ -64,16 +70,17 @@ def in_turns(engine: Sequence[object], load: Sequence[object], rounds: int) -> d
     }
 
 
-def embedding(registry: Path, address: str, scratch: Path, options: Any) -> dict[str, float]:
+def embedding(registry: Path, scratch: Path, options: Any) -> dict[str, float]:
     """Texts per second, the limit and the server in turns."""
     body = scratch / "texts.json"
     body.write_text(json.dumps({"input": texts(TEXTS, 1)}))
-    url = f"{address}/infer/text?model={ENCODER}"
     limits, servers = [], []
     for _ in range(options.rounds):
         limits.append(run_json("benchmarks.inprocess", registry, ENCODER, body, "application/json", 4)["rps"])
-        run_json("benchmarks.load", url, body, "application/json", CONNECTIONS, 1)
-        servers.append(run_json("benchmarks.load", url, body, "application/json", CONNECTIONS, 4))
+        with served(registry) as address:
+            url = f"{address}/infer/text?model={ENCODER}"
+            run_json("benchmarks.load", url, body, "application/json", CONNECTIONS, 1)
+            servers.append(run_json("benchmarks.load", url, body, "application/json", CONNECTIONS, 4))
     assert not any(each["errors"] for each in servers), "the server answered with errors"
     rates = [each["rps"] for each in servers]
     return {
@@ -143,15 +150,15 @@ def main() -> None:
         registry = folder / "registry.json"
         there = pulled(folder, (GENERATOR, ENCODER, DETECTOR))
         figures: dict[str, Any] = {"streams": {}}
-        with served(registry) as address:
-            for count in options.streams:
-                figures["streams"][str(count)] = in_turns(
-                    ("benchmarks.text_engine", folder / GENERATOR, count, options.tokens, 1),
-                    ("benchmarks.text_load", address, GENERATOR, count, options.tokens, 1),
-                    options.rounds,
-                )
-            if ENCODER in there:
-                figures["embedding"] = embedding(registry, address, Path(scratch), options)
+        for count in options.streams:
+            figures["streams"][str(count)] = in_turns(
+                ("benchmarks.text_engine", folder / GENERATOR, count, options.tokens, 3),
+                registry,
+                ("benchmarks.text_load", GENERATOR, count, options.tokens, 3),
+                options.rounds,
+            )
+        if ENCODER in there:
+            figures["embedding"] = embedding(registry, Path(scratch), options)
         figures |= under_streams(registry, Path(scratch), pictures=DETECTOR in there)
         if options.peers:
             figures["llamacpp_tps"] = llamacpp_rate(options.tokens, options.rounds)

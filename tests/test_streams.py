@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -411,14 +411,14 @@ def test_unloading_lets_streams_come_to_their_end(bench: Bench, gate: str) -> No
 # ---- to the event loop ----------------------------------------------------------------------------------------------
 
 
-def streamed(bench: Bench, model: Model, start: int, seconds: float = 20, **asked: Any) -> AsyncIterator[list[Any]]:
+def streamed(bench: Bench, model: Model, start: int, seconds: float = 20, **asked: Any) -> AsyncGenerator[list[Any]]:
     """Values and, at last, the answer."""
     return Pipeline(bench.models).stream(
         model, request(start, **asked), Deadline(seconds), lambda data: data["value"], lambda answer: answer["seen"]
     )
 
 
-async def all_of(stream: AsyncIterator[list[Any]]) -> list[Any]:
+async def all_of(stream: AsyncGenerator[list[Any]]) -> list[Any]:
     return [each async for chunks in stream for each in chunks]
 
 

@@ -6,7 +6,7 @@ Knows nothing of HTTP.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from typing import Any
@@ -110,7 +110,7 @@ class Pipeline:
 
     async def stream(
         self, model: Model, request: InferenceRequest, deadline: Deadline, encode: Finish, finish: Finish
-    ) -> AsyncIterator[list[Any]]:
+    ) -> AsyncGenerator[list[Any]]:
         """What ``encode`` makes of each chunk, as they come, several at a time if several have come; at last, what
         ``finish`` makes of the answer.
 

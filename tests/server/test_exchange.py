@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from functools import partial
 from types import SimpleNamespace
@@ -71,7 +71,7 @@ async def merged(exchange: Exchange) -> ASGIApp:
         )
         for number, start in enumerate(content["starts"])
     ]
-    return await open_events(both(streams), lambda error: event(b"!%d" % problem_of(error).status))
+    return open_events(both(streams), lambda error: event(b"!%d" % problem_of(error).status))
 
 
 def output(number: int, data: Any) -> bytes:
@@ -82,7 +82,7 @@ def end(number: int, _: Any) -> bytes:
     return event(b"%d:end" % number)
 
 
-async def both(streams: Sequence[Any]) -> AsyncIterator[list[bytes]]:
+async def both(streams: Sequence[Any]) -> AsyncGenerator[list[bytes]]:
     """Whatever comes of any of them; the first error is the error."""
     pieces: asyncio.Queue[list[bytes] | Exception | None] = asyncio.Queue()
 
@@ -337,11 +337,11 @@ def test_heartbeats_while_nothing_comes() -> None:
     async def run() -> Wire:
         wire, go_on = Wire(), asyncio.Event()
 
-        async def slow() -> AsyncIterator[list[bytes]]:
+        async def slow() -> AsyncGenerator[list[bytes]]:
             await go_on.wait()
             yield [event(b"1"), event(b"2")]
 
-        taking = asyncio.create_task(wire.take(await open_events(slow(), told, heartbeat_seconds=0.01)))
+        taking = asyncio.create_task(wire.take(open_events(slow(), told, heartbeat_seconds=0.01)))
         await wire.until(lambda: wire.body.count(b": still here\n\n") == 3)
         go_on.set()
         await taking
@@ -362,11 +362,11 @@ def test_no_heartbeat_where_events_come() -> None:
     async def run() -> Wire:
         wire = Wire()
 
-        async def busy() -> AsyncIterator[list[bytes]]:
+        async def busy() -> AsyncGenerator[list[bytes]]:
             for _ in range(5):
                 yield [event(b"x")]
 
-        await wire.take(await open_events(busy(), told, heartbeat_seconds=30))
+        await wire.take(open_events(busy(), told, heartbeat_seconds=30))
         return wire
 
     assert asyncio.run(run()).body == b"data: x\n\n" * 5
@@ -376,7 +376,7 @@ def test_an_error_before_the_first_event_is_raised() -> None:
     """So that it gets a status; the iterator is closed."""
     closed = []
 
-    async def failing(*, at_once: bool = True) -> AsyncIterator[list[bytes]]:
+    async def failing(*, at_once: bool = True) -> AsyncGenerator[list[bytes]]:
         try:
             if at_once:
                 raise InvalidInputError("at once")
@@ -386,7 +386,7 @@ def test_an_error_before_the_first_event_is_raised() -> None:
 
     async def run() -> None:
         with pytest.raises(InvalidInputError):
-            await open_events(failing(), told)
+            await Wire().take(open_events(failing(), told))
 
     asyncio.run(run())
     assert closed
@@ -395,14 +395,14 @@ def test_an_error_before_the_first_event_is_raised() -> None:
 def test_an_error_later_is_sent_and_raised() -> None:
     """The response is complete by then, so that whoever counts answers may count it."""
 
-    async def failing() -> AsyncIterator[list[bytes]]:
+    async def failing() -> AsyncGenerator[list[bytes]]:
         yield [event(b"1")]
         raise InvalidInputError("later")
 
     async def run() -> Wire:
         wire = Wire()
         with pytest.raises(InvalidInputError):
-            await wire.take(await open_events(failing(), told))
+            await wire.take(open_events(failing(), told))
         return wire
 
     wire = asyncio.run(run())
@@ -413,14 +413,14 @@ def test_an_error_later_is_sent_and_raised() -> None:
 def test_a_stream_without_events() -> None:
     """Is an empty one."""
 
-    async def nothing() -> AsyncIterator[list[bytes]]:
+    async def nothing() -> AsyncGenerator[list[bytes]]:
         nothing_at_all: tuple[list[bytes], ...] = ()
         for each in nothing_at_all:
             yield each
 
     async def run() -> Wire:
         wire = Wire()
-        await wire.take(await open_events(nothing(), told))
+        await wire.take(open_events(nothing(), told))
         return wire
 
     assert asyncio.run(run()).body == b""
@@ -431,7 +431,7 @@ def test_cancelling_closes_the_iterator(when: str) -> None:
     """Before the first event, and between two."""
     closed = []
 
-    async def endless() -> AsyncIterator[list[bytes]]:
+    async def endless() -> AsyncGenerator[list[bytes]]:
         try:
             if when == "during":
                 yield [event(b"1")]
@@ -443,7 +443,7 @@ def test_cancelling_closes_the_iterator(when: str) -> None:
         wire = Wire()
 
         async def respond() -> None:
-            await wire.take(await open_events(endless(), told))
+            await wire.take(open_events(endless(), told))
 
         task = asyncio.create_task(respond())
         await (asyncio.sleep(0) if when == "before" else wire.until(lambda: b"data: 1" in wire.body))
@@ -459,7 +459,7 @@ def test_a_client_that_is_gone_at_the_first_byte() -> None:
     """Even then the iterator is closed."""
     closed = []
 
-    async def endless() -> AsyncIterator[list[bytes]]:
+    async def endless() -> AsyncGenerator[list[bytes]]:
         try:
             while True:
                 yield [event(b"1")]
@@ -472,7 +472,7 @@ def test_a_client_that_is_gone_at_the_first_byte() -> None:
 
         scope: Any = {"type": "http"}
         with pytest.raises(OSError, match="gone"):
-            await (await open_events(endless(), told))(scope, Wire().receive, send)
+            await open_events(endless(), told)(scope, Wire().receive, send)
 
     asyncio.run(run())
     assert closed

@@ -6,8 +6,8 @@ Knows nothing of what the events say.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 
 from litestar.types import ASGIApp, Receive, Scope, Send
 
@@ -30,86 +30,99 @@ def event(data: bytes, *, number: int | None = None, kind: bytes = b"") -> bytes
     return b"%b%bdata: %b\n\n" % (head, b"event: %b\n" % kind if kind else b"", data)
 
 
-async def open_events(
-    events: AsyncIterator[list[bytes]],
+def open_events(
+    events: AsyncGenerator[list[bytes]],
     on_error: Callable[[Exception], bytes],
     headers: tuple[tuple[bytes, bytes], ...] = (),
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
 ) -> ASGIApp:
-    """The response, once the first events are there, or after the time of a heartbeat.
+    """The response. It begins with the first events, or with a heartbeat.
 
     What goes wrong until then is raised, and can become an answer with a status of its own; after that, ``on_error``
     makes the last event of it, and it is raised when the response is complete: the exchange counts it.
     """
-    first = asyncio.ensure_future(_next(events))
-    try:
-        await asyncio.wait((first,), timeout=heartbeat_seconds)
-        if first.done():
-            first.result()
-    except BaseException:
-        first.cancel()
-        await _close(events, first)
-        raise
-    return _EventStream(events, first, on_error, headers, heartbeat_seconds)
+    return _EventStream(events, on_error, headers, heartbeat_seconds)
 
 
 class _EventStream:
     def __init__(
         self,
-        events: AsyncIterator[list[bytes]],
-        first: asyncio.Future[list[bytes]],
+        events: AsyncGenerator[list[bytes]],
         on_error: Callable[[Exception], bytes],
         headers: tuple[tuple[bytes, bytes], ...],
         heartbeat_seconds: float,
     ) -> None:
         self._events = events
-        self._first = first
         self._on_error = on_error
         self._headers = headers
         self._heartbeat_seconds = heartbeat_seconds
-        self._quiet = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Send the events as they come."""
-        beating = asyncio.create_task(self._beat(send))
-        try:
-            await send({"type": "http.response.start", "status": 200, "headers": [*_HEADERS, *self._headers]})
-            failure = await self._send_all(send)
-        finally:
-            beating.cancel()
-            self._first.cancel()
-            await _close(self._events, self._first)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        sending = _Sending(send, [*_HEADERS, *self._headers])
+        async with aclosing(self._events), _Heart(self._heartbeat_seconds, sending) as heart:
+            failure = None
+            try:
+                async for events in self._events:
+                    await heart.rest()
+                    await sending(b"".join(events))
+            except Exception as error:
+                await heart.rest()
+                if not sending.has_begun:
+                    raise
+                failure = error
+                await sending(self._on_error(error))
+        await sending(b"", more=False)
         if failure:
             raise failure
 
-    async def _send_all(self, send: Send) -> Exception | None:
-        try:
-            await self._send(send, b"".join(await self._first))
-            async for events in self._events:
-                await self._send(send, b"".join(events))
-        except Exception as error:
-            await self._send(send, self._on_error(error))
-            return error
-        return None
 
-    async def _send(self, send: Send, content: bytes) -> None:
-        self._quiet = False
-        await send({"type": "http.response.body", "body": content, "more_body": True})
+class _Sending:
+    """Passes pieces of a body on; the response begins with the first one."""
 
-    async def _beat(self, send: Send) -> None:
-        while True:
-            self._quiet = True
-            await asyncio.sleep(self._heartbeat_seconds)
-            if self._quiet:
-                await self._send(send, _HEARTBEAT)
+    def __init__(self, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
+        self._send = send
+        self._headers = headers
+        self.has_begun = False
+
+    async def __call__(self, content: bytes, *, more: bool = True) -> None:
+        if not self.has_begun:
+            self.has_begun = True
+            await self._send({"type": "http.response.start", "status": 200, "headers": self._headers})
+        await self._send({"type": "http.response.body", "body": content, "more_body": more})
 
 
-async def _next(events: AsyncIterator[list[bytes]]) -> list[bytes]:
-    return await anext(events, [])
+class _Heart:
+    """Sends a heartbeat when nothing else has been sent for a while. A timer: there is a task only while it beats."""
 
+    def __init__(self, seconds: float, send: Callable[[bytes], Awaitable[None]]) -> None:
+        self._seconds = seconds
+        self._send = send
+        self._is_quiet = True
+        self._beat: asyncio.Future[None] | None = None
 
-async def _close(events: Any, running: asyncio.Future[Any]) -> None:
-    """Close an iterator, which may still be in a step that has been cancelled."""
-    await asyncio.wait((running,))
-    await events.aclose()
+    async def __aenter__(self) -> _Heart:
+        self._loop = asyncio.get_running_loop()
+        self._wait()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._timer.cancel()
+        if self._beat:
+            self._beat.cancel()
+            await asyncio.gather(self._beat, return_exceptions=True)
+
+    async def rest(self) -> None:
+        """Something is about to be sent. Raises what went wrong with the last heartbeat."""
+        self._is_quiet = False
+        if self._beat:
+            await self._beat
+
+    def _wait(self) -> None:
+        self._timer = self._loop.call_later(self._seconds, self._look)
+
+    def _look(self) -> None:
+        if self._is_quiet and (self._beat is None or self._beat.done()):
+            self._beat = asyncio.ensure_future(self._send(_HEARTBEAT))
+        self._is_quiet = True
+        self._wait()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -154,7 +154,7 @@ class Exchange:
         """The answer of the chosen model; what ``finish`` makes of it on the worker."""
         return await self._server.pipeline.infer(self._chosen(), request, self._own_deadline(), *finish)
 
-    def stream(self, request: InferenceRequest, encode: Finish, finish: Finish) -> AsyncIterator[list[Any]]:
+    def stream(self, request: InferenceRequest, encode: Finish, finish: Finish) -> AsyncGenerator[list[Any]]:
         """What ``encode`` makes of each chunk of the chosen model and ``finish`` of the answer, both on the worker."""
         return self._server.pipeline.stream(self._chosen(), request, self._own_deadline(), encode, finish)
 

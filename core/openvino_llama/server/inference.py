@@ -121,7 +121,7 @@ async def _stream(model_type: ModelType, exchange: Exchange) -> ASGIApp:
     wanted = await _read(exchange, model_type, parameters, (_EVENTS,), stream=True)
     numbers = count()
     events = exchange.stream(wanted, partial(_chunk, numbers), partial(_done, model, numbers))
-    return await open_events(events, partial(_failed, numbers), headers=((b"ovllama-model", _name(model).encode()),))
+    return open_events(events, partial(_failed, numbers), headers=((b"ovllama-model", _name(model).encode()),))
 
 
 def _query(request: HttpRequest) -> dict[str, str]:

@@ -95,18 +95,22 @@ class _Loop:
         admission: Admission[_Asked],
         most_tokens: int | None,
         assistant_tokens: int,
+        step_tokens: int,
         events: IO[bytes],
     ) -> None:
         self._pipeline = pipeline
         self._admission = admission
         self._most_tokens = most_tokens
         self._assistant_tokens = assistant_tokens
+        self._step_tokens = step_tokens
         self._events = events
         tokenizer = pipeline.get_tokenizer()
         self._lengths = PromptLengths(lambda text: int(tokenizer.encode(text).input_ids.shape[1]) if text else 0)
         self._sequences: dict[int, _Sequence] = {}
         self._begun: set[int] = set()
         """Sequences that have given something."""
+        self._new_tokens = 0
+        """Of the prompts that have come since the last step."""
         self._untold: dict[int, Output] = {}
         self._told = 0.0
 
@@ -114,14 +118,21 @@ class _Loop:
         """Work until told to stop."""
         gathering = Gathering(commands)
         while True:
-            for command in gathering.before_step(busy=self._is_busy()):
+            busy = self._is_busy()
+            for command in gathering.before_step(busy=busy, is_full=self._is_step_full):
                 if isinstance(command, Stop):
                     return
                 self._obey(command)
+                if not busy:  # pictures are encoded while others are awaited
+                    self._let_in()
             self._work()
+            self._new_tokens = 0
 
     def _is_busy(self) -> bool:
         return self._pipeline.has_non_finished_requests() or self._admission.waiting > 0
+
+    def _is_step_full(self) -> bool:
+        return self._new_tokens >= self._step_tokens
 
     def _work(self) -> None:
         """Let in who fits, and do a step. What waits fits once nothing runs."""
@@ -155,6 +166,7 @@ class _Loop:
         if not asked.length:
             self._write(Stepped([Output(add.id, [], [], Reason.CONTEXT, prompt.least)], *self._gauges()))
             return
+        self._new_tokens += prompt.least
         most = prompt.most + asked.length + self._assistant_tokens
         self._admission.enter(asked, most if prompt.is_known else min(most, self._most_tokens or most))
 
@@ -280,7 +292,7 @@ def _loaded(load: Load, events: IO[bytes]) -> _Loop | None:
     most_tokens = min((size for size in sizes if size), default=None)
     write_frame(events, Ready(vocab_size, most_tokens))
     admission: Admission[_Asked] = Admission(blocks, BLOCK_TOKENS)
-    return _Loop(pipeline, admission, most_tokens, assistant_tokens, events)
+    return _Loop(pipeline, admission, most_tokens, assistant_tokens, load.max_num_batched_tokens, events)
 
 
 def main(parent: int) -> int:

@@ -1,13 +1,13 @@
 """Which commands an engine obeys before its next step: those that are there, and those that come with them.
 
 A first step for one prompt alone would keep all that come right after it waiting, and takes longer than they to come.
-Knows nothing of what the commands ask for.
+A step that is full waits for nobody. Knows nothing of what the commands ask for.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from openvino_llama_text.engine.frames import Add, Command
@@ -34,15 +34,19 @@ class Gathering:
         self._is_first_step = False
         """Whether the last step was the first after a rest."""
 
-    def before_step(self, *, busy: bool) -> Iterator[Command]:
-        """The commands to obey now; a busy engine has work besides, an idle one waits for the first."""
+    def before_step(self, *, busy: bool, is_full: Callable[[], bool]) -> Iterator[Command]:
+        """The commands to obey now; a busy engine has work besides, an idle one waits for the first.
+
+        ``is_full`` is asked when one has been obeyed: whether the step has all the work that it can take.
+        """
         command = self._commands.poll() if busy else self._commands.wait()
         until = 0.0 if busy or not self._expects_company else time.monotonic() + _GATHER_SECONDS
         came = 0
         while command is not None:
             came += isinstance(command, Add)
             yield command
-            command = self._commands.poll(min(_GAP_SECONDS, until - time.monotonic()) if until else 0.0)
+            left = 0.0 if is_full() else until - time.monotonic()
+            command = self._commands.poll(min(_GAP_SECONDS, left))
         if came and (not busy or self._is_first_step):
             self._expects_company = came > 1 or busy
         self._is_first_step = not busy

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Annotated, Any
 
@@ -96,7 +96,7 @@ class _Texts:
         if include_usage:
             self._no_usage = None  # as OpenAI does: every chunk has the member, the last one with figures
         events = self._events(include_usage=include_usage)
-        return await open_events(events, lambda error: event(error_body(error)))
+        return open_events(events, lambda error: event(error_body(error)))
 
     async def _whole(self) -> ASGIApp:
         texts: list[Generated] = await _all([self._exchange.infer(self._request(each)) for each in self._asked])
@@ -105,7 +105,7 @@ class _Texts:
         envelope = Envelope(self._id, self._shape.object, self._created, self._model, choices, usage)
         return ASGIResponse(body=msgspec.json.encode(envelope), media_type=JSON)
 
-    async def _events(self, *, include_usage: bool) -> AsyncIterator[list[bytes]]:
+    async def _events(self, *, include_usage: bool) -> AsyncGenerator[list[bytes]]:
         usages: list[Usage] = []
         begun: set[int] = set()
         streams = [self._stream(index, asked) for index, asked in enumerate(self._asked)]
@@ -119,7 +119,7 @@ class _Texts:
             yield [event(msgspec.json.encode(self._envelope([], self._usage(usages))))]
         yield [_DONE]
 
-    def _stream(self, index: int, asked: GenerationRequest) -> AsyncIterator[list[Any]]:
+    def _stream(self, index: int, asked: GenerationRequest) -> AsyncGenerator[list[Any]]:
         shown = 0
 
         def encode(piece: Piece) -> bytes:
@@ -175,7 +175,7 @@ async def _only(stream: Any) -> AsyncGenerator[tuple[int, list[Any]]]:
             yield 0, _flat(news)
 
 
-async def _merged(streams: Sequence[AsyncIterator[list[Any]]]) -> AsyncGenerator[tuple[int, list[Any]]]:
+async def _merged(streams: Sequence[AsyncGenerator[list[Any]]]) -> AsyncGenerator[tuple[int, list[Any]]]:
     """(index, news) of several streams, as they come; if one fails, all end."""
     arrived: asyncio.Queue[tuple[int, list[Any] | None]] = asyncio.Queue()
 

@@ -134,11 +134,15 @@ class _Requests:
 
     def infer(self, value: Any, outputs: tuple[str, ...]) -> list[NDArray[Any]]:
         """Outputs for the only input, copied."""
+        import openvino
+
         try:
             request = self._free.pop()
         except IndexError:
             request = self._model.create_infer_request()
-        request.infer({0: value})
+        request.set_input_tensor(openvino.Tensor(value))
+        request.start_async()  # ``infer`` would make arrays of all outputs, with the GIL
+        request.wait()
         results = [_copied(request.get_tensor(name)) for name in outputs]
         self._free.append(request)
         return results

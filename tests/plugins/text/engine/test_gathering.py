@@ -43,8 +43,13 @@ def prompt(number: int) -> Add:
     return Add(number, b"", EngineParameters(max_tokens=1))
 
 
-def obeyed(found: gathering.Gathering, *, busy: bool) -> Sequence[int]:
-    return [each.id for each in found.before_step(busy=busy) if isinstance(each, Add | Cancel)]
+def obeyed(found: gathering.Gathering, *, busy: bool, room: int = 100) -> Sequence[int]:
+    """Numbers of the commands before a step that has room for so many prompts."""
+    come: list[int] = []
+    for each in found.before_step(busy=busy, is_full=lambda: len(come) >= room):
+        assert isinstance(each, Add | Cancel)
+        come.append(each.id)
+    return come
 
 
 @pytest.fixture
@@ -86,6 +91,13 @@ def test_where_the_last_came_alone_nobody_is_awaited(sent: Sent, found: gatherin
     sent.send(prompt(4))
     sent.send_later(prompt(5))
     assert obeyed(found, busy=False) == [4, 5]
+
+
+def test_a_full_step_waits_for_nobody(sent: Sent, found: gathering.Gathering) -> None:
+    """Those that are there already are taken along."""
+    sent.send(prompt(1), prompt(2), prompt(3))
+    sent.send_later(prompt(4))
+    assert obeyed(found, busy=False, room=2) == [1, 2, 3]
 
 
 def test_a_stream_of_others_is_not_awaited_for_ever(
