@@ -33,9 +33,9 @@ def main() -> None:
         folder = _model(Path(scratch), options.model)
         for count in options.streams:
             figures["streams"][str(count)] = in_turns(
-                ("benchmarks.multimodal_engine", folder, count, options.tokens, 3),
+                ("benchmarks.multimodal_engine", folder, count, options.tokens),
                 Path(scratch) / "registry.json",
-                ("benchmarks.multimodal_load", MODEL, count, options.tokens, 3),
+                ("benchmarks.multimodal_load", MODEL, count, options.tokens),
                 options.rounds,
             )
     show_streams(figures["streams"], WANTED)

@@ -1,7 +1,7 @@
 """Streams of generated text, and embeddings, over HTTP, over what the same machine can do without a server.
 
 Server, engine and load are processes of their own. Engine and server take turns, each started anew and with no other
-beside it: of two that live at the same time the second gets other memory, which can be a tenth faster or slower.
+beside it: where two lived at the same time, the one that had been started first was slower, by up to a tenth.
 ``--peers`` adds llama.cpp on the same GGUF, in a virtual environment of its own.
 """
 
@@ -31,6 +31,7 @@ WANTED_EMBEDDING = 0.85
 TEXTS = 16
 """In one request for embeddings."""
 CONNECTIONS = 8
+REPEATS = 3
 
 
 def pulled(folder: Path, names: Sequence[str]) -> list[str]:
@@ -52,14 +53,15 @@ def pulled(folder: Path, names: Sequence[str]) -> list[str]:
 def in_turns(engine: Sequence[object], registry: Path, load: Sequence[object], rounds: int) -> dict[str, float]:
     """Engine and server in turns; medians over the rounds.
 
-    ``engine`` and ``load`` are modules and their arguments, but for the load's first one, the server's address.
+    ``engine`` and ``load`` are modules and their arguments, but for the load's first one, the server's address, and
+    the last one of both, how often each repeats its measurement.
     """
     engines, servers = [], []
     module, *arguments = map(str, load)
     for _ in range(rounds):
-        engines.append(run_json(*map(str, engine)))
+        engines.append(run_json(*map(str, engine), REPEATS))
         with served(registry) as address:
-            servers.append(run_json(module, address, *arguments))
+            servers.append(run_json(module, address, *arguments, REPEATS))
     ratios = [server["tps"] / engine["tps"] for engine, server in zip(engines, servers, strict=True)]
     return {
         "engine_tps": statistics.median(each["tps"] for each in engines),
@@ -152,9 +154,9 @@ def main() -> None:
         figures: dict[str, Any] = {"streams": {}}
         for count in options.streams:
             figures["streams"][str(count)] = in_turns(
-                ("benchmarks.text_engine", folder / GENERATOR, count, options.tokens, 3),
+                ("benchmarks.text_engine", folder / GENERATOR, count, options.tokens),
                 registry,
-                ("benchmarks.text_load", GENERATOR, count, options.tokens, 3),
+                ("benchmarks.text_load", GENERATOR, count, options.tokens),
                 options.rounds,
             )
         if ENCODER in there:

@@ -356,6 +356,40 @@ def test_heartbeats_while_nothing_comes() -> None:
     assert not wire.messages[-1].get("more_body")
 
 
+def test_the_end_does_not_overtake_a_heartbeat() -> None:
+    """Which may be the response's beginning, and held up by a client that does not read."""
+
+    async def run() -> Wire:
+        wire, reads, go_on = Wire(), asyncio.Event(), asyncio.Event()
+        waits = asyncio.Event()
+
+        async def nothing() -> AsyncGenerator[list[bytes]]:
+            nothing_at_all: tuple[list[bytes], ...] = ()
+            await go_on.wait()
+            for each in nothing_at_all:
+                yield each
+
+        async def send(message: Message) -> None:
+            waits.set()
+            await reads.wait()
+            await wire.send(message)
+
+        scope: Any = {"type": "http"}
+        response = open_events(nothing(), told, heartbeat_seconds=0.01)
+        responding = asyncio.ensure_future(response(scope, wire.receive, send))
+        await waits.wait()
+        go_on.set()
+        await asyncio.sleep(0.05)
+        reads.set()
+        await responding
+        return wire
+
+    wire = asyncio.run(run())
+    assert [message["type"] for message in wire.messages] == ["http.response.start", *["http.response.body"] * 2]
+    assert wire.body == b": still here\n\n"
+    assert not wire.messages[-1].get("more_body")
+
+
 def test_no_heartbeat_where_events_come() -> None:
     """It is for the quiet only."""
 

@@ -59,25 +59,25 @@ class _EventStream:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Send the events as they come."""
-        sending = _Sending(send, [*_HEADERS, *self._headers])
-        async with aclosing(self._events), _Heart(self._heartbeat_seconds, sending) as heart:
+        body = _Body(send, [*_HEADERS, *self._headers])
+        async with aclosing(self._events), _Heart(self._heartbeat_seconds, body) as heart:
             failure = None
             try:
                 async for events in self._events:
                     await heart.rest()
-                    await sending(b"".join(events))
+                    await body(b"".join(events))
             except Exception as error:
                 await heart.rest()
-                if not sending.has_begun:
+                if not body.has_begun:
                     raise
                 failure = error
-                await sending(self._on_error(error))
-        await sending(b"", more=False)
+                await body(self._on_error(error))
+        await body(b"", more=False)
         if failure:
             raise failure
 
 
-class _Sending:
+class _Body:
     """Passes pieces of a body on; the response begins with the first one."""
 
     def __init__(self, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
@@ -106,10 +106,11 @@ class _Heart:
         self._wait()
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._timer.cancel()
         if self._beat:
-            self._beat.cancel()
+            if kind:  # else what follows must not overtake it: it may be the response's beginning
+                self._beat.cancel()
             await asyncio.gather(self._beat, return_exceptions=True)
 
     async def rest(self) -> None:

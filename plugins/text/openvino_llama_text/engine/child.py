@@ -109,8 +109,6 @@ class _Loop:
         self._sequences: dict[int, _Sequence] = {}
         self._begun: set[int] = set()
         """Sequences that have given something."""
-        self._new_tokens = 0
-        """Of the prompts that have come since the last step."""
         self._untold: dict[int, Output] = {}
         self._told = 0.0
 
@@ -126,13 +124,13 @@ class _Loop:
                 if not busy:  # pictures are encoded while others are awaited
                     self._let_in()
             self._work()
-            self._new_tokens = 0
 
     def _is_busy(self) -> bool:
         return self._pipeline.has_non_finished_requests() or self._admission.waiting > 0
 
     def _is_step_full(self) -> bool:
-        return self._new_tokens >= self._step_tokens
+        """Whether the prompts of those that have been let in, none of which has been read yet, fill a step."""
+        return sum(each.asked.prompt.least for each in self._sequences.values()) >= self._step_tokens
 
     def _work(self) -> None:
         """Let in who fits, and do a step. What waits fits once nothing runs."""
@@ -166,7 +164,6 @@ class _Loop:
         if not asked.length:
             self._write(Stepped([Output(add.id, [], [], Reason.CONTEXT, prompt.least)], *self._gauges()))
             return
-        self._new_tokens += prompt.least
         most = prompt.most + asked.length + self._assistant_tokens
         self._admission.enter(asked, most if prompt.is_known else min(most, self._most_tokens or most))
 

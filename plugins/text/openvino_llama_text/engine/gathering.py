@@ -37,7 +37,7 @@ class Gathering:
     def before_step(self, *, busy: bool, is_full: Callable[[], bool]) -> Iterator[Command]:
         """The commands to obey now; a busy engine has work besides, an idle one waits for the first.
 
-        ``is_full`` is asked when one has been obeyed: whether the step has all the work that it can take.
+        ``is_full`` is asked while an idle one waits for more: whether the step has all the work that it can take.
         """
         command = self._commands.poll() if busy else self._commands.wait()
         until = 0.0 if busy or not self._expects_company else time.monotonic() + _GATHER_SECONDS
@@ -45,7 +45,7 @@ class Gathering:
         while command is not None:
             came += isinstance(command, Add)
             yield command
-            left = 0.0 if is_full() else until - time.monotonic()
+            left = until - time.monotonic() if until and not is_full() else 0.0
             command = self._commands.poll(min(_GAP_SECONDS, left))
         if came and (not busy or self._is_first_step):
             self._expects_company = came > 1 or busy
