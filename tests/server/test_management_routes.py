@@ -101,6 +101,12 @@ def test_load_serve_activate_unload(live: Live) -> None:
     assert tiny.TOLD == [("loaded", "new"), ("activated", "new"), ("unloaded", "new")]
 
 
+def test_a_model_to_load_needs_a_name(live: Live) -> None:
+    """Whatever else is stated."""
+    answer = live.http.post("/models/load", json={"model_id": "double"})
+    assert check_problem(answer, 400)["detail"] == "field 'name': is required"
+
+
 def test_load_and_activate_in_one(live: Live) -> None:
     """``activate`` makes the loaded model the active one."""
     assert live.http.post("/models/load", json=entry(activate=True)).json()["active_for"] == "tiny"
@@ -145,9 +151,9 @@ def test_uploaded_files_are_served_and_deleted(live: Live, tiny_files: Path) -> 
         ({"name": "Double"}, 400, "too much like"),
         ({"name": "\uff44ouble"}, 400, "too much like"),
         ({"name": "x" * 129}, 400, "128"),
-        ({"name": 5}, 400, "name"),
-        ({"name": None}, 400, "name"),
-        ({"activate": "yes"}, 400, "activate"),
+        ({"name": 5}, 400, "field 'name': expected str, got 5"),
+        ({"name": None}, 400, "field 'name': expected str, got null"),
+        ({"activate": "yes"}, 400, "field 'activate': expected bool, got 'yes'"),
         ({"type": "vision-of-old"}, 400, "no installed plugin"),
         ({"task": "triple"}, 400, "tasks double"),
         ({"unknown": 1}, 400, "unknown"),

@@ -12,9 +12,9 @@ from litestar.params import FromPath
 from litestar.types import ControllerRouterHandler
 
 from openvino_llama.config import RegistryEntry
-from openvino_llama.errors import InvalidInputError, ModelNotFoundError
+from openvino_llama.errors import ModelNotFoundError
 from openvino_llama.models import Model, State
-from openvino_llama.reading import decode_object
+from openvino_llama.reading import decode_object, read_fields
 from openvino_llama.registry import check_name, check_unique, read_entry
 from openvino_llama.server.access import guard_management
 from openvino_llama.server.bodies import MULTIPART, media_type_of, read_body
@@ -30,6 +30,13 @@ _MAX_ENTRY_BYTES = 1 << 20
 
 class LoadRequest(RegistryEntry, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """A registry entry under a name."""
+
+    name: str
+    activate: bool = False
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    """What a request to load a model says besides the entry."""
 
     name: str
     activate: bool = False
@@ -166,14 +173,11 @@ async def _load_upload(server: Server, upload: Upload) -> Model:
 def _read_load_request(server: Server, body: bytes) -> tuple[str, RegistryEntry, bool]:
     """A whole entry, or the name of one that the registry has."""
     raw = decode_object(body)
-    name, activate = raw.pop("name", None), raw.pop("activate", False)
-    if not isinstance(name, str):
-        raise InvalidInputError("field 'name': expected a text")
-    if not isinstance(activate, bool):
-        raise InvalidInputError("field 'activate': expected true or false")
-    check_name(name)
-    check_unique(name, [model.name for model in server.models.all()])
-    return name, read_entry(name, raw) if raw else _from_registry(server, name), activate
+    asked = read_fields(raw, _Asked)
+    rest = {field: value for field, value in raw.items() if field not in _Asked.__struct_fields__}
+    check_name(asked.name)
+    check_unique(asked.name, [model.name for model in server.models.all()])
+    return asked.name, read_entry(asked.name, rest) if rest else _from_registry(server, asked.name), asked.activate
 
 
 def _from_registry(server: Server, name: str) -> RegistryEntry:
