@@ -213,7 +213,7 @@ def test_the_pages_origin_is_allowed_by_default(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def writer(folder: Path, origin: str, smollm2: Path) -> Iterator[str]:
     """A server with a language model, which lets the page call it."""
-    files = {"model": "openvino_model.xml", "weights": "openvino_model.bin", "tokenizer": "openvino_tokenizer.xml"}
+    files = {"model": "openvino_model.xml", "weights": "openvino_model.bin"}
     shutil.copytree(smollm2, folder / "models" / "smol")
     entry = {"type": "text", "task": "generation", "files": {role: f"smol/{name}" for role, name in files.items()}}
     registry = folder / "models" / "texts.json"

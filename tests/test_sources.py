@@ -476,7 +476,7 @@ def test_the_project_s_registry() -> None:
         [root / "plugins" / name / f"openvino_llama_{name}" / "index.json" for name in ("text", "vision", "multimodal")]
     )
     made = {
-        "gguf": {"model": "openvino_model.xml", "weights": "openvino_model.bin", "tokenizer": "openvino_tokenizer.xml"},
+        "gguf": {"model": "openvino_model.xml", "weights": "openvino_model.bin", "tokenizer": "tokenizer.json"},
         "exported": {
             "model": "openvino_language_model.xml",
             "weights": "openvino_language_model.bin",

@@ -14,6 +14,10 @@ import openvino_llama_text
 from openvino_llama.errors import SourceError
 from openvino_llama.sources import IndexedModel, pull, read_index
 from openvino_llama_text.convert.choice import converter
+from openvino_llama_text.tokenizers import Tokenizer
+from openvino_llama_text.tokenizers.openvino import OpenVINOTokenizer
+
+from .models import model
 
 NAME = "smollm2_135m_instruct"
 ENCODER = "all_minilm_l6_v2"
@@ -43,6 +47,12 @@ def minilm() -> Path:
     if not importlib.util.find_spec("optimum"):
         pytest.skip("OVLLAMA_TEST_MINILM is not the folder of a converted all-MiniLM-L6-v2, nor is optimum here")
     return _pulled(_indexed(ENCODER), ENCODER) / ENCODER
+
+
+@pytest.fixture(scope="session")
+def smollm2_tokenizer(smollm2: Path) -> Tokenizer:
+    """The OpenVINO graph of its tokenizer."""
+    return OpenVINOTokenizer.read(model(smollm2), smollm2 / "openvino_tokenizer.xml")
 
 
 @pytest.fixture(scope="session")

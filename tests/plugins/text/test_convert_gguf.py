@@ -171,12 +171,12 @@ class TestSmolLM2:
         assert read_registry(models / "registry.json").entries["smol"].files == {
             "model": "smol/openvino_model.xml",
             "weights": "smol/openvino_model.bin",
-            "tokenizer": "smol/openvino_tokenizer.xml",
+            "tokenizer": "smol/tokenizer.json",
         }
         assert {path.name for path in (models / "smol").iterdir()} == {
             *(f"openvino_{part}.{kind}" for part in ("model", "tokenizer", "detokenizer") for kind in ("xml", "bin")),
             *("config.json", "generation_config.json", "tokenizer_config.json", "chat_template.jinja"),
-            "conversion.json",
+            *("tokenizer.json", "conversion.json"),
         }
 
     def test_what_the_folder_says(self, models: Path) -> None:

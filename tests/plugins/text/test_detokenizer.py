@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from openvino_llama_text.detokenizer import Detokenizer
-from openvino_llama_text.tokenizers import Tokenizer, find_tokenizer
+from openvino_llama_text.tokenizers import Tokenizer
 
-from .models import KINDS, LOSSLESS, model, tokenizer
+from .models import KINDS, LOSSLESS, tokenizer
 from .trained import MIXED
 
 random_ids = st.lists(st.integers(0, 700), max_size=60)
-
-
-@pytest.fixture(scope="session")
-def smollm2_tokenizer(smollm2: Path) -> Tokenizer:
-    return find_tokenizer(model(smollm2))
 
 
 def streamed(each: Tokenizer, groups: Iterable[list[int]]) -> list[str]:

@@ -25,11 +25,6 @@ from .models import KINDS, LOSSLESS, SOURCES, model, tokenizer
 unicode_texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=BREAK), max_size=40)
 
 
-@pytest.fixture(scope="session")
-def smollm2_tokenizer(smollm2: Path) -> Tokenizer:
-    return find_tokenizer(model(smollm2))
-
-
 @pytest.mark.parametrize("kind", LOSSLESS)
 def test_text_comes_back(kind: str) -> None:
     each = tokenizer(kind)

@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from openvino_llama import ModelLoadError
-from openvino_llama_text.convert.exported import check_readable
+from openvino_llama_text.convert.byte_level import byte_level_json
+from openvino_llama_text.convert.exported import check_readable, roles
 from openvino_llama_text.convert.gguf_header import Header, read_header
 from openvino_llama_text.convert.job import Job, Step
 
@@ -40,11 +41,13 @@ def convert_gguf(job: Job, step: Step) -> dict[str, str]:
     step("converting")
     _convert(source, job.target)
     check_readable(job.target)
+    step("describing the tokenizer")
+    _describe_tokenizer(job.target)
     for name, content in _companions(header, architecture).items():
         (job.target / name).write_bytes(msgspec.json.format(msgspec.json.encode(content)))
     if template := header.metadata.get("tokenizer.chat_template"):
         (job.target / "chat_template.jinja").write_text(str(template), "utf-8")
-    return {"model": "openvino_model.xml", "weights": "openvino_model.bin", "tokenizer": "openvino_tokenizer.xml"}
+    return roles(job.target)
 
 
 def _architecture(header: Header) -> str:
@@ -68,6 +71,13 @@ def _convert(source: Path, target: Path) -> None:
         raise ModelLoadError("openvino-genai cannot convert the GGUF file; 'ovllama -v pull' shows why") from error
     finally:
         name.unlink()
+
+
+def _describe_tokenizer(target: Path) -> None:
+    """Put a ``tokenizer.json`` beside the tokenizer's graph, if there is one that does the same."""
+    content = byte_level_json(target / "openvino_tokenizer.xml", target / "openvino_detokenizer.xml")
+    if content:
+        (target / "tokenizer.json").write_bytes(content)
 
 
 def _link(source: Path, name: Path) -> None:

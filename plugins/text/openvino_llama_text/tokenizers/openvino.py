@@ -24,7 +24,7 @@ from openvino_llama_text.tokenizers.base import SpecialTokens, Tokenizer
 from openvino_llama_text.tokenizers.pieces import SPACE, Pieces, fallback_byte
 from openvino_llama_text.tokenizers.template import Template
 
-__all__ = ["OpenVINOTokenizer"]
+__all__ = ["OpenVINOTokenizer", "read_graph"]
 
 _NO_LIMIT = (1 << 31) - 1
 _MOST_PADDED = 1 << 24
@@ -59,7 +59,7 @@ class OpenVINOTokenizer(Tokenizer):
         """``model`` says which token has which role, ``info`` is what the tokenizer states under ``rt_info``."""
         core = _core()
         model, info = model or ModelFacts(), info or {}
-        graph, reverse = core.read_model(tokenizer), core.read_model(detokenizer)
+        graph, reverse = read_graph(tokenizer), read_graph(detokenizer)
         _lift_limits(graph)
         tokens, special = _vocabulary(reverse)
         self.vocab_size = len(tokens)
@@ -152,6 +152,11 @@ def _copied(tensor: Any) -> NDArray[Any]:
     text = tensor.element_type.to_string() == "string"
     data: NDArray[Any] = tensor.str_data if text else tensor.data.copy()
     return data
+
+
+def read_graph(path: Path) -> Any:
+    """The graph of a tokenizer or a detokenizer, an ``openvino.Model``; RuntimeError if it cannot be read."""
+    return _core().read_model(path)
 
 
 @functools.cache
