@@ -6,10 +6,7 @@ memory back. Knows nothing of HTTP and of the registry's file.
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import logging
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +28,7 @@ from openvino_llama.errors import (
     OpenVINOLlamaError,
     UnavailableError,
 )
+from openvino_llama.malloc import give_memory_back
 from openvino_llama.observer import Observer
 from openvino_llama.registry import check_unique
 from openvino_llama.runner import Runner, Workers
@@ -270,7 +268,7 @@ class Models:
         model.release()
         with self._lock:
             del self._models[name]
-        _give_memory_back()
+        give_memory_back()
         if config:
             self._plugins.model_unloaded(config)
         logger.info("model %s is unloaded", name)
@@ -401,12 +399,3 @@ def open_models(
 
 def _with_specs(config: ModelConfig, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> ModelConfig:
     return msgspec.structs.replace(config, inputs=tuple(inputs), outputs=tuple(outputs))
-
-
-def _give_memory_back() -> None:
-    """Return freed memory to the operating system: glibc keeps it otherwise."""
-    gc.collect()
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim:
-            trim(0)

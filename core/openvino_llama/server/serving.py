@@ -6,13 +6,11 @@ Under another ASGI server this module is not needed: ``openvino_llama.server.app
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import errno
 import logging
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +21,7 @@ import uvicorn
 from litestar import Litestar
 
 from openvino_llama.errors import ConfigError
+from openvino_llama.malloc import keep_freed_memory
 from openvino_llama.priority import let_others_finish
 from openvino_llama.server.app import create_app
 from openvino_llama.server.settings import Settings
@@ -36,7 +35,6 @@ _GAVE_UP = 1
 """Exit code when something did not come to its end."""
 _GRACE_SECONDS = 5.0
 """Beyond the time that requests have left: for models to be freed."""
-_M_ARENA_MAX = -8  # of glibc's malloc.h
 
 
 class _Uvicorn(uvicorn.Server):
@@ -92,7 +90,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None], *, leave: bool = 
     ``on_ready`` is called with the address, on a thread of its own, when the registry's models have been tried.
     ``leave`` stops the server when it returns. ConfigError if the address cannot be listened on.
     """
-    _limit_arenas()
+    keep_freed_memory()
     let_others_finish()
     listener = _listen(settings)
     host, port = listener.getsockname()[:2]
@@ -137,13 +135,6 @@ def uvicorn_config(app: Litestar, settings: Settings) -> uvicorn.Config:
         ws="none",
         timeout_graceful_shutdown=settings.stop_seconds,
     )
-
-
-def _limit_arenas() -> None:
-    """Let threads share malloc's arenas: models come and go on many, and each arena keeps a part of what has gone."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt:
-        mallopt(_M_ARENA_MAX, max(2, os.cpu_count() or 2))
 
 
 def _protocol() -> type[asyncio.Protocol] | Literal["auto"]:
