@@ -24,6 +24,7 @@ from openvino_llama_text.engine.frames import (
     Load,
     LoadFailed,
     Output,
+    Picture,
     Ready,
     Reason,
     Stepped,
@@ -41,10 +42,12 @@ from openvino_llama_text.engine.generation import (
     picture_tensor,
     prompt_tensor,
     read_ir,
+    takes_pictures,
     vocabulary,
 )
 from openvino_llama_text.engine.lengths import PromptLength, PromptLengths
 from openvino_llama_text.engine.orphan import Commands, bind_to_parent, take_pipes
+from openvino_llama_text.engine.parameters import EngineParameters
 
 __all__ = ["main"]
 
@@ -54,6 +57,10 @@ up for each of them, leaves the processor to the model."""
 
 _REFUSALS = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 """What the exceptions of C++ become in Python: ``std::out_of_range`` is an IndexError, and so on."""
+
+_TOKEN = bytes(8)
+_PICTURE = Illustrated("<ov_genai_image_0>", [Picture(64, 64, bytes(64 * 64 * 3))])
+"""Prompts to warm up with."""
 
 _RUNNING = genai.GenerationStatus.RUNNING
 _IGNORED = genai.GenerationStatus.IGNORED
@@ -111,6 +118,18 @@ class _Loop:
         """Sequences that have given something."""
         self._untold: dict[int, Output] = {}
         self._told = 0.0
+
+    def warm_up(self, prompt: bytes | Illustrated) -> None:
+        """Generate two tokens: what has to be compiled and read for the first ones, no request waits for.
+
+        RuntimeError if the model cannot compute them.
+        """
+        # Some models do not say what ends a sequence, which genai must be told even where nothing does.
+        add = Add(0, prompt, EngineParameters(max_tokens=2, stop_token_ids=(0,), ignore_eos=True))
+        handle = self._begin(add, generation_config(add.parameters, 2, self._assistant_tokens))
+        while self._pipeline.has_non_finished_requests():
+            self._pipeline.step()
+        del handle  # without it, the pipeline would not have gone on
 
     def run(self, commands: Commands) -> None:
         """Work until told to stop."""
@@ -280,16 +299,18 @@ def _loaded(load: Load, events: IO[bytes]) -> _Loop | None:
         blocks, vocab_size = cache_blocks(load, model), vocabulary(model)
         del model
         pipeline = open_pipeline(load, blocks)
+        assistant_tokens = load.num_assistant_tokens if load.draft_model else 0
+        sizes = (load.max_context, blocks * BLOCK_TOKENS - assistant_tokens if blocks else None)
+        most_tokens = min((size for size in sizes if size), default=None)
+        admission: Admission[_Asked] = Admission(blocks, BLOCK_TOKENS)
+        loop = _Loop(pipeline, admission, most_tokens, assistant_tokens, load.max_num_batched_tokens, events)
+        loop.warm_up(_PICTURE if takes_pictures(load.model) else _TOKEN)
     except Exception as error:
         print(f"the model could not be loaded: {error}", file=sys.stderr)
         write_frame(events, LoadFailed(load_failure(error)))
         return None
-    assistant_tokens = load.num_assistant_tokens if load.draft_model else 0
-    sizes = (load.max_context, blocks * BLOCK_TOKENS - assistant_tokens if blocks else None)
-    most_tokens = min((size for size in sizes if size), default=None)
     write_frame(events, Ready(vocab_size, most_tokens))
-    admission: Admission[_Asked] = Admission(blocks, BLOCK_TOKENS)
-    return _Loop(pipeline, admission, most_tokens, assistant_tokens, load.max_num_batched_tokens, events)
+    return loop
 
 
 def main(parent: int) -> int:

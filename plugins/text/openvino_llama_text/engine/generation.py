@@ -31,6 +31,7 @@ __all__ = [
     "picture_tensor",
     "prompt_tensor",
     "read_ir",
+    "takes_pictures",
     "vocabulary",
 ]
 
@@ -38,6 +39,8 @@ BLOCK_TOKENS = 32
 """Tokens of one block of the cache on a CPU."""
 _UNBOUNDED_SHARE = 4
 """The cache takes at most one part in so many of the machine's memory, if the entry states nothing."""
+_LANGUAGE_MODEL = "openvino_language_model.xml"
+"""Its name beside a model that encodes pictures."""
 _UNKNOWN = re.compile(r"Unsupported '([\w.-]{1,64})' VLM model type")
 _COLDEST = 1e-4
 """Logits divided by less overflow; the most likely token is all that is left long before."""
@@ -134,8 +137,14 @@ def read_ir(load: Load) -> ov.Model | None:
 
 def ir_path(model: str) -> Path | None:
     """The graph of what genai is given as a model; None for a GGUF."""
-    paths = (Path(model) / name for name in ("openvino_model.xml", "openvino_language_model.xml"))
+    paths = (Path(model) / name for name in ("openvino_model.xml", _LANGUAGE_MODEL))
     return next((path for path in paths if path.is_file()), None)
+
+
+def takes_pictures(model: str) -> bool:
+    """Whether the prompts of what genai is given as a model are texts with pictures, and not tokens."""
+    path = ir_path(model)
+    return path is not None and path.name == _LANGUAGE_MODEL
 
 
 def _token_bytes(model: ov.Model, precision: str) -> int:

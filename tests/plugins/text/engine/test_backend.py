@@ -13,7 +13,9 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import openvino
 import pytest
+from openvino import opset13 as opset
 from tests.plugins.text.engine.runs import PROMPT, config, context, generate, prompts, pull, together, wait_until
 
 from openvino_llama import (
@@ -273,6 +275,21 @@ def test_a_model_that_is_none(smollm2: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match="could not load") as failure:
         EngineBackend().open(text, None)
     assert str(tmp_path) not in str(failure.value)
+
+
+def test_a_model_that_gives_no_token(smollm2: Path, tmp_path: Path) -> None:
+    """It can be compiled, and fails when it is to compute: its load fails, rather than every request."""
+    model = openvino.Core().read_model(smollm2 / "openvino_model.xml")
+    result = model.get_results()[0]
+    for shape in ([7, 13, -1], [1, -1, 49152]):  # a token's logits are no multiple of 7 * 13
+        changed = opset.reshape(result.input_value(0), opset.constant(np.array(shape)), special_zero=False)
+        result.input(0).replace_source_output(changed.output(0))
+    changed.output(0).get_tensor().set_names({"logits"})
+    openvino.save_model(model, tmp_path / "openvino_model.xml")
+    text = config(smollm2)
+    text.files["model"] = tmp_path / "openvino_model.xml"
+    with pytest.raises(ModelLoadError, match="could not load"):
+        EngineBackend().open(text, None)
 
 
 def test_roles_must_be_there(smollm2: Path) -> None:
