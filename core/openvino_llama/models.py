@@ -28,7 +28,7 @@ from openvino_llama.errors import (
     OpenVINOLlamaError,
     UnavailableError,
 )
-from openvino_llama.malloc import give_memory_back
+from openvino_llama.memory import give_memory_back
 from openvino_llama.observer import Observer
 from openvino_llama.registry import check_unique
 from openvino_llama.runner import Runner, Workers

@@ -1,4 +1,4 @@
-"""Memory that requests freed is there for the next ones."""
+"""Memory that requests freed is there for the next ones; modules are left out of the collector's rounds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 CODE = """
 import resource, threading
 import numpy as np
-from openvino_llama.malloc import keep_freed_memory
+from openvino_llama.memory import keep_freed_memory
 
 def request():
     pictures = [np.ones(600 << 10, np.uint8) for _ in range(6)]
@@ -41,3 +41,19 @@ def test_freed_memory_is_kept() -> None:
     """Without a word, malloc gives it back between two requests."""
     assert faults("") > 100
     assert faults("keep_freed_memory()") < 10
+
+
+def test_what_stays_is_not_looked_through() -> None:
+    """Garbage is none of it; in a process of its own, since it is for ever."""
+    code = (
+        "import gc, weakref\n"
+        "from openvino_llama.memory import stay\n"
+        "class Garbage: pass\n"
+        "garbage = Garbage()\n"
+        "garbage.itself, watched = garbage, weakref.ref(garbage)\n"
+        "del garbage\n"
+        "stay()\n"
+        "print(watched() is None, len(gc.get_objects()) < gc.get_freeze_count())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True True\n"
