@@ -92,6 +92,16 @@ def test_every_route_was_tried(locked: Live) -> None:
     assert {route for route in routes if "/health" not in route[1]} <= tried
 
 
+def test_the_description_says_how_a_key_is_given(locked: Live) -> None:
+    """One of two ways, on every route."""
+    headers: Any = {"X-API-Key": KEY.encode()}
+    document = locked.http.get("/schema/openapi.json", headers=headers).json()
+    schemes = document["components"]["securitySchemes"]
+    assert schemes["bearer"] == {"type": "http", "scheme": "bearer"}
+    assert schemes["header"] == {"type": "apiKey", "name": "X-API-Key", "in": "header"}
+    assert document["security"] == [{"bearer": []}, {"header": []}]
+
+
 @pytest.mark.parametrize("name", ["Authorization", "X-API-Key"])
 def test_with_the_key_everything_works(locked: Live, name: str) -> None:
     """As Authorization: Bearer, or as X-API-Key."""

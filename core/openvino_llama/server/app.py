@@ -66,7 +66,7 @@ def create_app(settings: Settings | None = None, plugins: Plugins | None = None)
             allow_headers=["Content-Type", "Accept", "Authorization", "X-API-Key"],
             expose_headers=["OVLLAMA-Model"],
         ),
-        openapi_config=openapi_config(__version__),
+        openapi_config=openapi_config(__version__, wants_key=settings.api_key is not None),
         logging_config=None,
         debug=False,
     )

@@ -15,7 +15,7 @@ from litestar import Request, Router, get
 from litestar.exceptions import NotFoundException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import SwaggerRenderPlugin
-from litestar.openapi.spec import Operation
+from litestar.openapi.spec import Components, Operation, Reference, SecurityScheme
 from litestar.params import FromPath
 from litestar.response import Redirect, Response
 
@@ -59,11 +59,20 @@ class _Page(SwaggerRenderPlugin):
         return super().render(request, openapi_schema).replace(f'"{_ASSET_ROUTE}'.encode(), below.encode())
 
 
-def openapi_config(version: str) -> OpenAPIConfig:
-    """The document, and Swagger UI at ``/schema``."""
-    page = _Page()
+def openapi_config(version: str, *, wants_key: bool) -> OpenAPIConfig:
+    """The document, and Swagger UI at ``/schema``; how a key is given, if the server wants one."""
+    schemes: dict[str, SecurityScheme | Reference] = {
+        "bearer": SecurityScheme(type="http", scheme="bearer"),
+        "header": SecurityScheme(type="apiKey", name="X-API-Key", security_scheme_in="header"),
+    }
     return OpenAPIConfig(
-        title="OpenVINO-Llama", version=version, path=_PATH, render_plugins=[page], use_handler_docstrings=True
+        title="OpenVINO-Llama",
+        version=version,
+        path=_PATH,
+        render_plugins=[_Page()],
+        use_handler_docstrings=True,
+        components=Components(security_schemes=schemes if wants_key else None),
+        security=[{name: []} for name in schemes] if wants_key else None,
     )
 
 
