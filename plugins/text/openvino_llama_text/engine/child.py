@@ -1,7 +1,7 @@
 """The engine's process: takes commands, steps the pipeline while there is work, tells what each step gave.
 
-One thread does everything but reading the command pipe, since ``step`` holds the GIL throughout. Knows nothing of
-who asks; whatever goes wrong here ends the process, and ``process`` starts another one.
+One thread does everything, since ``step`` holds the GIL throughout. Knows nothing of who asks; whatever goes wrong here
+ends the process, and ``process`` starts another one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import IO, NamedTuple
 import openvino_genai as genai
 
 from openvino_llama_text.engine.admission import Admission
+from openvino_llama_text.engine.commands import Commands, open_commands
 from openvino_llama_text.engine.frames import (
     Add,
     Cancel,
@@ -46,7 +47,7 @@ from openvino_llama_text.engine.generation import (
     vocabulary,
 )
 from openvino_llama_text.engine.lengths import PromptLength, PromptLengths
-from openvino_llama_text.engine.orphan import Commands, bind_to_parent, take_pipes
+from openvino_llama_text.engine.orphan import bind_to_parent, take_pipes
 from openvino_llama_text.engine.parameters import EngineParameters
 
 __all__ = ["main"]
@@ -317,7 +318,7 @@ def main(parent: int) -> int:
     """Serve the process ``parent``. Does not return from a normal end: there is nothing worth the time to destroy."""
     bind_to_parent(parent)
     pipe, events = take_pipes()
-    commands = Commands(pipe)
+    commands = open_commands(pipe)
     load = commands.wait()
     if not isinstance(load, Load):
         return 2

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from enum import Enum
-from typing import IO, Any, Generic, TypeVar
+from typing import IO, Any, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -194,10 +194,17 @@ Event = Ready | LoadFailed | Stepped | Failed | Checked
 T = TypeVar("T")
 
 
+class Readable(Protocol):
+    """What frames are read from."""
+
+    def read(self, count: int, /) -> bytes:
+        """So many bytes; less at the end."""
+
+
 class Frames(Generic[T]):
     """Reads the frames of a pipe."""
 
-    def __init__(self, pipe: IO[bytes], kind: Any) -> None:
+    def __init__(self, pipe: Readable, kind: Any) -> None:
         self._pipe = pipe
         self._decoder: msgspec.msgpack.Decoder[T] = msgspec.msgpack.Decoder(kind)
 
@@ -221,7 +228,8 @@ _encoder = msgspec.msgpack.Encoder()
 
 def write_frame(pipe: IO[bytes], frame: Command | Event) -> None:
     """Write and flush one frame; OSError if the other end is gone."""
-    body = _encoder.encode(frame)
-    pipe.write(_LENGTH.pack(len(body)))
-    pipe.write(body)  # a picture's is not copied once more
+    content = bytearray(_LENGTH.size)
+    _encoder.encode_into(frame, content, _LENGTH.size)
+    _LENGTH.pack_into(content, 0, len(content) - _LENGTH.size)
+    pipe.write(content)  # in one piece: who has seen the first byte waits for the last
     pipe.flush()

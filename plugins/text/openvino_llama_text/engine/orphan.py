@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import os
-import queue
 import signal
 import sys
-import threading
 from typing import IO
 
-from openvino_llama_text.engine.frames import Command, Frames
-
-__all__ = ["Commands", "bind_to_parent", "take_pipes"]
+__all__ = ["bind_to_parent", "take_pipes"]
 
 _PR_SET_PDEATHSIG = 1
 
@@ -37,30 +33,3 @@ def bind_to_parent(parent: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:  # it died before the line above
             os._exit(1)
-
-
-class Commands:
-    """Reads commands on a thread, which gets its turn whenever a step has let go of the GIL."""
-
-    def __init__(self, pipe: IO[bytes]) -> None:
-        self._frames: Frames[Command] = Frames(pipe, Command)
-        self._queue: queue.SimpleQueue[Command] = queue.SimpleQueue()
-        threading.Thread(target=self._read, name="commands", daemon=True).start()
-
-    def wait(self) -> Command:
-        """The next command, when there is one."""
-        return self._queue.get()
-
-    def poll(self, seconds: float = 0.0) -> Command | None:
-        """The next command, if there is one within that time."""
-        try:
-            return self._queue.get(seconds > 0, seconds)
-        except queue.Empty:
-            return None
-
-    def _read(self) -> None:
-        try:
-            while (command := self._frames.read()) is not None:
-                self._queue.put(command)
-        finally:
-            os._exit(0)  # the server is gone: nobody is left to tell anything

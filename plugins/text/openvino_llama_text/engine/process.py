@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from openvino_llama import InferenceError, InvalidInputError, ModelLoadError, UnavailableError, make_way
+from openvino_llama_text.engine.commands import PIPE_BYTES
 from openvino_llama_text.engine.environment import environment
 from openvino_llama_text.engine.frames import (
     Add,
@@ -266,6 +267,7 @@ def _start() -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        pipesize=PIPE_BYTES,
         env=environment(),
         start_new_session=True,  # what is typed into the server's terminal is the server's
     )
