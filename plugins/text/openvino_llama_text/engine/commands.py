@@ -8,15 +8,27 @@ from __future__ import annotations
 import os
 import queue
 import select
+import sys
 import threading
+from contextlib import suppress
 from typing import IO, NoReturn, Protocol
 
 from openvino_llama_text.engine.frames import Command, Frames
 
-__all__ = ["PIPE_BYTES", "Commands", "PolledCommands", "ThreadedCommands", "open_commands"]
+if sys.platform == "linux":
+    import fcntl
+
+__all__ = ["PIPE_BYTES", "Commands", "PolledCommands", "ThreadedCommands", "open_commands", "widen"]
 
 PIPE_BYTES = 1 << 20
-"""What their pipe holds: a picture or two. Linux gives no more to everybody."""
+"""Linux gives no more to everybody."""
+
+
+def widen(pipe: IO[bytes]) -> None:
+    """Have a pipe hold a picture or two, where the system can and grants it."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 class Commands(Protocol):

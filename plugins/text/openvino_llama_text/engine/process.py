@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from openvino_llama import InferenceError, InvalidInputError, ModelLoadError, UnavailableError, make_way
-from openvino_llama_text.engine.commands import PIPE_BYTES
+from openvino_llama_text.engine.commands import widen
 from openvino_llama_text.engine.environment import environment
 from openvino_llama_text.engine.frames import (
     Add,
@@ -171,6 +171,7 @@ class EngineProcess:
         assert child.stdin is not None  # noqa: S101 - these are pipes
         assert child.stdout is not None  # noqa: S101
         assert child.stderr is not None  # noqa: S101
+        widen(child.stdin)
         self._child = child
         commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         threads = [
@@ -267,7 +268,6 @@ def _start() -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        pipesize=PIPE_BYTES,
         env=environment(),
         start_new_session=True,  # what is typed into the server's terminal is the server's
     )

@@ -8,12 +8,13 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import IO, Any
 
 import pytest
 
 from openvino_llama_text.engine.backend import EngineGraph
-from openvino_llama_text.engine.commands import PIPE_BYTES, PolledCommands, ThreadedCommands
+from openvino_llama_text.engine.commands import PIPE_BYTES, PolledCommands, ThreadedCommands, widen
 from openvino_llama_text.engine.frames import Add, Cancel, Illustrated, Picture, write_frame
 from openvino_llama_text.engine.parameters import EngineParameters
 
@@ -39,8 +40,9 @@ def frame(command: Any) -> bytes:
 def pipe() -> tuple[IO[bytes], IO[bytes]]:
     """Where commands come out, and where they are put in; never closed, since its end would end this process."""
     out, into = os.pipe()
-    fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-    return os.fdopen(out, "rb", closefd=False), os.fdopen(into, "wb", 0, closefd=False)
+    pipe = os.fdopen(out, "rb", closefd=False), os.fdopen(into, "wb", 0, closefd=False)
+    widen(pipe[1])
+    return pipe
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -103,3 +105,9 @@ def test_the_engines_own(graph: EngineGraph) -> None:
     assert child
     assert child.stdin
     assert fcntl.fcntl(child.stdin, fcntl.F_GETPIPE_SZ) == PIPE_BYTES
+
+
+def test_a_system_that_grants_no_more() -> None:
+    """Then the pipe stays as it is: /dev/null is none at all."""
+    with Path(os.devnull).open("rb") as nothing:
+        widen(nothing)
