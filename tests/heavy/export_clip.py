@@ -21,12 +21,12 @@ from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     CLIPConfig,
-    CLIPImageProcessor,
+    CLIPImageProcessorPil,
     CLIPModel,
     CLIPTokenizer,
     PreTrainedTokenizerFast,
     SiglipConfig,
-    SiglipImageProcessor,
+    SiglipImageProcessorPil,
     SiglipModel,
 )
 
@@ -65,7 +65,7 @@ class TinyClip:
         names = dict.fromkeys([*alphabet, *(f"{each}</w>" for each in alphabet), *map("".join, merges)])
         vocabulary = {name: place for place, name in enumerate([*names, "<|startoftext|>", "<|endoftext|>"])}
         self.tokenizer = CLIPTokenizer(vocabulary, merges, model_max_length=77)
-        self.pictures = CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
+        self.pictures = CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
 
     def model(self) -> CLIPModel:
         """Weights larger than those that training begins with: pictures and texts shall differ."""
@@ -95,7 +95,7 @@ class TinySiglip:
         trained.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 0)])
         roles = {"eos_token": "</s>", "pad_token": "</s>", "model_max_length": 24}
         self.tokenizer = PreTrainedTokenizerFast(tokenizer_object=trained, **roles)
-        self.pictures = SiglipImageProcessor(size={"height": SIDE, "width": SIDE})
+        self.pictures = SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE})
 
     def model(self) -> SiglipModel:
         """With a scale and a bias as training would find them."""
