@@ -127,7 +127,11 @@ class _Loop:
         """
         # Some models do not say what ends a sequence, which genai must be told even where nothing does.
         add = Add(0, prompt, EngineParameters(max_tokens=2, stop_token_ids=(0,), ignore_eos=True))
-        handle = self._begin(add, generation_config(add.parameters, 2, self._assistant_tokens))
+        try:
+            handle = self._begin(add, generation_config(add.parameters, 2, self._assistant_tokens))
+        except _REFUSALS as error:  # of so small a picture, for example
+            print(f"the model is not warmed up: {error}", file=sys.stderr)
+            return
         while self._pipeline.has_non_finished_requests():
             self._pipeline.step()
         del handle  # without it, the pipeline would not have gone on
