@@ -47,12 +47,12 @@ def test_what_stays_is_not_looked_through() -> None:
     """Garbage is none of it; in a process of its own, since it is for ever."""
     code = (
         "import gc, weakref\n"
-        "from openvino_llama.memory import stay\n"
+        "from openvino_llama.memory import spare_what_is_there\n"
         "class Garbage: pass\n"
         "garbage = Garbage()\n"
         "garbage.itself, watched = garbage, weakref.ref(garbage)\n"
         "del garbage\n"
-        "stay()\n"
+        "spare_what_is_there()\n"
         "print(watched() is None, len(gc.get_objects()) < gc.get_freeze_count())\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

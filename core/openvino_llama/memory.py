@@ -9,13 +9,14 @@ import ctypes
 import gc
 import os
 import sys
+from collections.abc import Callable
 
-__all__ = ["give_memory_back", "keep_freed_memory", "stay"]
+__all__ = ["give_memory_back", "keep_freed_memory", "spare_what_is_there"]
 
 # Of glibc's malloc.h; see mallopt(3).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _KEPT = 32 << 20
-"""Bytes that an arena keeps. What is larger is asked of the system and given back at once."""
+"""Free bytes that an arena keeps at its end. What is larger is asked of the system and given back at once."""
 
 
 def keep_freed_memory() -> None:
@@ -31,7 +32,7 @@ def keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, _KEPT)
 
 
-def stay() -> None:
+def spare_what_is_there() -> None:
     """Have the garbage collector pass over what is there now: modules, which stay for as long as the process.
 
     It holds the GIL. Looking through all of them takes forty milliseconds, each time that a model is unloaded.
@@ -48,5 +49,5 @@ def give_memory_back() -> None:
         trim(0)
 
 
-def _libc(name: str) -> ctypes._NamedFuncPointer | None:
+def _libc(name: str) -> Callable[..., int] | None:
     return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None

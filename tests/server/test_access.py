@@ -93,13 +93,20 @@ def test_every_route_was_tried(locked: Live) -> None:
 
 
 def test_the_description_says_how_a_key_is_given(locked: Live) -> None:
-    """One of two ways, on every route."""
+    """One of two ways, on every route but health."""
     headers: Any = {"X-API-Key": KEY.encode()}
     document = locked.http.get("/schema/openapi.json", headers=headers).json()
     schemes = document["components"]["securitySchemes"]
     assert schemes["bearer"] == {"type": "http", "scheme": "bearer"}
     assert schemes["header"] == {"type": "apiKey", "name": "X-API-Key", "in": "header"}
     assert document["security"] == [{"bearer": []}, {"header": []}]
+    own = {
+        (path, str(each["security"]))
+        for path, ways in document["paths"].items()
+        for each in ways.values()
+        if "security" in each
+    }
+    assert own == {("/health/live", "[{}]"), ("/health/ready", "[{}]")}
 
 
 @pytest.mark.parametrize("name", ["Authorization", "X-API-Key"])

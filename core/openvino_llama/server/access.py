@@ -15,11 +15,14 @@ from urllib.parse import urlsplit
 from litestar.connection import ASGIConnection
 from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
 from litestar.handlers import BaseRouteHandler
+from litestar.openapi.spec import SecurityRequirement
 
-__all__ = ["PUBLIC", "Guard", "check_key", "guard_all", "guard_management"]
+__all__ = ["ANYBODY", "PUBLIC", "Guard", "check_key", "guard_all", "guard_management"]
 
 PUBLIC = {"public": True}
 """``opt`` of routes that never want a key."""
+ANYBODY: list[SecurityRequirement] = [{}]
+"""``security`` of such routes: what the OpenAPI document says of them."""
 
 Connection = ASGIConnection[Any, Any, Any, Any]
 # A coroutine, though it awaits nothing: Litestar would send a plain function to a thread for each request.

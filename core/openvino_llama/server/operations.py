@@ -10,7 +10,7 @@ from litestar.openapi import ResponseSpec
 from litestar.types import ControllerRouterHandler
 
 from openvino_llama.plugins import PluginReport
-from openvino_llama.server.access import PUBLIC
+from openvino_llama.server.access import ANYBODY, PUBLIC
 from openvino_llama.server.state import Server
 
 __all__ = ["operation_routes"]
@@ -44,7 +44,7 @@ class PluginList(msgspec.Struct, frozen=True):
 def operation_routes(server: Server) -> list[ControllerRouterHandler]:
     """The routes for operators and their tools."""
 
-    @get("/health/live", opt=PUBLIC, summary="Whether the process answers", tags=["operations"])
+    @get("/health/live", opt=PUBLIC, security=ANYBODY, summary="Whether the process answers", tags=["operations"])
     async def live() -> Health:
         return Health("alive")
 
@@ -53,6 +53,7 @@ def operation_routes(server: Server) -> list[ControllerRouterHandler]:
     @get(
         "/health/ready",
         opt=PUBLIC,
+        security=ANYBODY,
         responses={503: unready},
         summary="Whether requests are served",
         tags=["operations"],

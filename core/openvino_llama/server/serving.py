@@ -21,7 +21,7 @@ import uvicorn
 from litestar import Litestar
 
 from openvino_llama.errors import ConfigError
-from openvino_llama.memory import keep_freed_memory, stay
+from openvino_llama.memory import keep_freed_memory, spare_what_is_there
 from openvino_llama.priority import let_others_finish
 from openvino_llama.server.app import create_app
 from openvino_llama.server.settings import Settings
@@ -96,7 +96,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None], *, leave: bool = 
     host, port = listener.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     app = create_app(settings)
-    stay()
+    spare_what_is_there()
     config = uvicorn_config(app, settings)
     if settings.access_log:
         logging.getLogger("uvicorn.access").setLevel(logging.INFO)

@@ -6,6 +6,7 @@ import gzip
 import json
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -107,10 +108,13 @@ def test_odd_prompts(served: Served, route: str, prompt: str) -> None:
 
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("prompt", ["\0", "a\0"])
-def test_nul_at_the_end(served: Served, route: str, prompt: str) -> None:
-    """A text as well, but for tokenizers whose strings end before it."""
+def test_nul_at_the_end(served: Served, smollm2: Path, route: str, prompt: str) -> None:
+    """A text as well, but for a tokenizer that is a graph only: its strings end before it."""
     answer = post(served, route, SHORT, prompt)
-    assert answer.status_code == 200 or "ends with a NUL" in refused(answer)
+    if "chat" in route or (smollm2 / "tokenizer.json").is_file():  # templates have words of their own behind it
+        assert answer.status_code == 200
+    else:
+        assert "ends with a NUL" in refused(answer)
 
 
 @pytest.mark.parametrize("route", ROUTES)

@@ -14,8 +14,7 @@ import openvino_llama_text
 from openvino_llama.errors import SourceError
 from openvino_llama.sources import IndexedModel, pull, read_index
 from openvino_llama_text.convert.choice import converter
-from openvino_llama_text.tokenizers import Tokenizer
-from openvino_llama_text.tokenizers.openvino import OpenVINOTokenizer
+from openvino_llama_text.tokenizers import Tokenizer, find_tokenizer
 
 from .models import model
 
@@ -52,7 +51,7 @@ def minilm() -> Path:
 @pytest.fixture(scope="session")
 def smollm2_tokenizer(smollm2: Path) -> Tokenizer:
     """The OpenVINO graph of its tokenizer."""
-    return OpenVINOTokenizer.read(model(smollm2), smollm2 / "openvino_tokenizer.xml")
+    return find_tokenizer(model(smollm2, {"tokenizer": smollm2 / "openvino_tokenizer.xml"}))
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from openvino_llama_text.tokenizers.huggingface import HuggingFaceTokenizer
-from openvino_llama_text.tokenizers.openvino import OpenVINOTokenizer, read_graph
+from openvino_llama_text.tokenizers.openvino import OpenVINOTokenizer, read_constant, read_graph, read_strings
 from openvino_llama_text.tokenizers.pieces import byte_alphabet
 
 __all__ = ["byte_level_json"]
@@ -75,9 +75,9 @@ def _description(graph: Any, special: frozenset[int]) -> dict[str, Any]:
     """
     operations = list(graph.get_ordered_ops())
     (bpe,) = (each for each in operations if each.get_type_name() == "BPETokenizer")
-    ids = _constant(bpe, _ADDED_IDS).tolist()
-    added = {each: text.decode() for each, text in zip(ids, _strings(bpe, _ADDED), strict=True)}
-    tokens = [added.get(each) or _written(token) for each, token in enumerate(_strings(bpe, _TOKENS))]
+    ids = read_constant(bpe, _ADDED_IDS).tolist()
+    added = {each: text.decode() for each, text in zip(ids, read_strings(bpe, _ADDED), strict=True)}
+    tokens = [added.get(each) or _written(token) for each, token in enumerate(read_strings(bpe, _TOKENS))]
     splits = [_split(each) for each in operations if each.get_type_name() == "RegexSplit"]
     return {
         "version": "1.0",
@@ -87,7 +87,9 @@ def _description(graph: Any, special: frozenset[int]) -> dict[str, Any]:
         "model": {
             "type": "BPE",
             "vocab": {token: each for each, token in enumerate(tokens)},
-            "merges": list(zip(map(_written, _strings(bpe, _LEFT)), map(_written, _strings(bpe, _RIGHT)), strict=True)),
+            "merges": list(
+                zip(map(_written, read_strings(bpe, _LEFT)), map(_written, read_strings(bpe, _RIGHT)), strict=True)
+            ),
         },
     }
 
@@ -98,7 +100,7 @@ _BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, 
 def _split(operation: Any) -> dict[str, Any]:
     """A step that cuts texts wherever its pattern is."""
     attributes = operation.get_attributes()
-    pattern = _constant(operation, len(operation.inputs()) - 1).tobytes().decode()
+    pattern = read_constant(operation, len(operation.inputs()) - 1).tobytes().decode()
     behavior = {"isolate": "Isolated", "remove": "Removed"}.get(attributes["behaviour"], attributes["behaviour"])
     return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": behavior, "invert": attributes["invert"]}
 
@@ -106,17 +108,6 @@ def _split(operation: Any) -> dict[str, Any]:
 def _added(number: int, text: str, *, special: bool) -> dict[str, Any]:
     kept = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     return {"id": number, "content": text, "special": special, **kept}
-
-
-def _constant(operation: Any, index: int) -> Any:
-    return operation.input(index).get_source_output().get_node().get_data()
-
-
-def _strings(operation: Any, first: int) -> list[bytes]:
-    """Texts that are three constants: where each begins and ends, and the bytes of all."""
-    begins, ends, characters = (_constant(operation, first + each) for each in range(3))
-    content = characters.tobytes()
-    return [content[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
 
 
 def _written(token: bytes) -> str:

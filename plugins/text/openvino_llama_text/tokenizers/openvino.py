@@ -24,7 +24,7 @@ from openvino_llama_text.tokenizers.base import SpecialTokens, Tokenizer
 from openvino_llama_text.tokenizers.pieces import SPACE, Pieces, fallback_byte
 from openvino_llama_text.tokenizers.template import Template
 
-__all__ = ["OpenVINOTokenizer", "read_graph"]
+__all__ = ["OpenVINOTokenizer", "read_constant", "read_graph", "read_strings"]
 
 _NO_LIMIT = (1 << 31) - 1
 _MOST_PADDED = 1 << 24
@@ -159,6 +159,19 @@ def read_graph(path: Path) -> Any:
     return _core().read_model(path)
 
 
+def read_constant(operation: Any, index: int) -> NDArray[Any]:
+    """What an input of an operation is; AttributeError if it is no constant."""
+    data: NDArray[Any] = operation.input(index).get_source_output().get_node().get_data()
+    return data
+
+
+def read_strings(operation: Any, first: int) -> list[bytes]:
+    """Texts that are three inputs of an operation: where each begins and ends, and the bytes of all."""
+    begins, ends, characters = (read_constant(operation, first + each) for each in range(3))
+    content = characters.tobytes()
+    return [content[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
+
+
 @functools.cache
 def _core() -> Any:
     """An OpenVINO core that knows the operations of tokenizers.
@@ -197,13 +210,10 @@ def _elements(output: Any) -> int:
 def _vocabulary(detokenizer: Any) -> tuple[list[bytes], list[int]]:
     """The bytes of each token, and the ids that are skipped."""
     decoder = next(each for each in detokenizer.get_ops() if each.get_type_name() == "VocabDecoder")
-    sources = [entry.get_source_output().get_node() for entry in decoder.inputs()]
-    begins, ends, characters = (source.get_data() for source in sources[1:4])
-    text = characters.tobytes()
-    tokens = [text[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
-    if len(sources) < 5:
+    tokens = read_strings(decoder, 1)
+    if len(decoder.inputs()) < 5:
         return tokens, decoder.get_attributes().get("skip_tokens", [])
-    skipped = sources[4]
+    skipped = decoder.input(4).get_source_output().get_node()
     while skipped.get_type_name() != "Constant":  # the tokens themselves, then how many of them
         skipped = skipped.input(0).get_source_output().get_node()
     return tokens, skipped.get_data().tolist()
