@@ -7,38 +7,35 @@ a worker takes several in one guest call. Knows nothing of HTTP, of what is acti
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from openvino_llama.answering import Answering, Flow, Stage, time_is_over
+from openvino_llama.batches import grouped, largest_batch, split
 from openvino_llama.config import Isolation, ModelConfig
 from openvino_llama.errors import (
     ContextLengthError,
     DeadlineExceededError,
     GuestTrapError,
     HookError,
-    LimitError,
-    OpenVINOLlamaError,
     QueueFullError,
-    RequestCancelledError,
     SandboxError,
     UnavailableError,
 )
 from openvino_llama.hookspecs import Chunk, Preprocessed
 from openvino_llama.jobs import Job, LastOf, Part, Whole
+from openvino_llama.keeping import KeptGuest
 from openvino_llama.observer import Observer, SilentObserver
 from openvino_llama.priority import make_way
 from openvino_llama.sandbox.deadline import Deadline
 from openvino_llama.sandbox.guest import StreamEnd
-from openvino_llama.specs import DYNAMIC
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,8 +50,6 @@ logger = logging.getLogger(__name__)
 _STUCK_SECONDS = 5.0
 _LARGEST_GUEST = 16 << 20
 """Bytes of linear memory that a guest of a model that streams keeps from request to request."""
-_BROKEN = (GuestTrapError, DeadlineExceededError, LimitError, RequestCancelledError)
-"""Errors after which a guest's state is not to be trusted: it is replaced."""
 
 
 class Workers(msgspec.Struct, frozen=True):
@@ -87,7 +82,7 @@ class Runner:
         self._streams = workers.stream
         self._makes_way = workers.make_way
         # What must leave nothing for the next request must not meet another one in its guest either.
-        self._max_batch = 1 if self._per_request or workers.stream else _max_batch(config)
+        self._max_batch = 1 if self._per_request or workers.stream else largest_batch(config)
         self._waiting: deque[Job] = deque()
         self._parts: deque[Part] = deque()
         """Of requests that a worker has begun: they come first, and take no places of those that wait."""
@@ -172,29 +167,29 @@ class Runner:
             make_way()
         # A model that streams has many workers: what one large picture took must not stay with each of them.
         largest = _LARGEST_GUEST if self._streams else None
-        guests = _Guests(self._make_guest, 0 if self._per_request else largest)
+        kept = KeptGuest(self._make_guest, 0 if self._per_request else largest)
         try:
-            with guests.one():
+            with kept:
                 pass
         except BaseException as error:
             started.set_exception(error)
             return
         started.set_result(None)
         while jobs := self._take():
-            with _Answering(jobs):
-                self._serve(guests, jobs)
+            with Answering(jobs):
+                self._serve(kept, jobs)
             jobs.clear()  # their pictures and tensors are not kept until the next request comes
-        guests.drop()
+        kept.drop()
 
-    def _serve(self, guests: _Guests, jobs: list[Job]) -> None:
+    def _serve(self, kept: KeptGuest, jobs: list[Job]) -> None:
         ready = [job for job in jobs if self._preprocess(job)]
         if self._streams:
             for job in ready:
-                with _Answering([job]):
-                    self._stream(guests, job)
+                with Answering([job]):
+                    self._stream(kept, job)
             return
-        for group in self._grouped(ready):
-            self._infer(guests, group)
+        for group in grouped(ready, self._max_batch):
+            self._infer(kept, group)
 
     def _take(self) -> list[Job]:
         """Wait for the next jobs, at most as many as fit a batch and as leave the other workers their share."""
@@ -213,9 +208,9 @@ class Runner:
         if not job.future.set_running_or_notify_cancel():
             return False
         ready = False
-        with _Answering([job]):
+        with Answering([job]):
             if job.deadline.is_over():
-                raise _over(job.deadline, "in the queue")
+                raise time_is_over(job.deadline, "in the queue")
             ready = isinstance(job, Part) or self._become_tensors(job)
         return ready  # noqa: RET504 - False where the body raised
 
@@ -243,7 +238,7 @@ class Runner:
             self._changed.notify_all()
 
     def _answer_whole(self, job: Job) -> None:
-        with _Answering([job]):
+        with Answering([job]):
             self._finish(job)
 
     def _finish(self, job: Job) -> None:
@@ -251,37 +246,26 @@ class Runner:
         result = self._hooks.postprocess(config=self._config, outputs={}, context=job.prepared.context)
         job.future.set_result(job.finish(result))
 
-    def _grouped(self, jobs: Sequence[Job]) -> Iterator[list[Job]]:
-        """Groups of jobs that fit into one inference."""
-        groups: dict[tuple[Any, ...], list[Job]] = {}
-        for job in jobs:
-            group = groups.setdefault(job.batch_key, [])
-            if group and sum(each.rows for each in group) + job.rows > self._max_batch:
-                yield groups.pop(job.batch_key)
-                group = groups.setdefault(job.batch_key, [])
-            group.append(job)
-        yield from groups.values()
-
-    def _infer(self, guests: _Guests, jobs: list[Job]) -> None:
+    def _infer(self, kept: KeptGuest, jobs: list[Job]) -> None:
         """Answer the jobs with one inference for all of them; if that fails, with one for each."""
         if len(jobs) > 1:
             try:
-                self._infer_together(guests, jobs)
+                self._infer_together(kept, jobs)
             except Exception as error:
                 # One request must not spoil the answers of those that it happened to be put together with.
                 logger.warning("model %s: a batch of %d failed: %s", self._config.name, len(jobs), error)
         for job in jobs:
             if not job.future.done():
-                with _Answering([job]):
-                    self._infer_together(guests, [job])
+                with Answering([job]):
+                    self._infer_together(kept, [job])
 
-    def _infer_together(self, guests: _Guests, jobs: list[Job]) -> None:
+    def _infer_together(self, kept: KeptGuest, jobs: list[Job]) -> None:
         if all(job.deadline.is_over() for job in jobs):
-            raise _over(jobs[0].deadline, "before the inference")
-        with guests.one() as guest:
+            raise time_is_over(jobs[0].deadline, "before the inference")
+        with kept as guest:
             outputs = self._call(guest, jobs)
-            for job, own in zip(jobs, _split(outputs, jobs), strict=True):
-                with _Answering([job]), self._stage("postprocess"):
+            for job, own in zip(jobs, split(outputs, jobs), strict=True):
+                with Answering([job]), self._stage("postprocess"):
                     result = self._hooks.postprocess(config=self._config, outputs=own, context=job.prepared.context)
                     job.future.set_result(job.finish(result))
 
@@ -289,7 +273,7 @@ class Runner:
         self._observer.batch(self._config.name, len(jobs))
         started = time.perf_counter()
         try:
-            with self._inferring(jobs) as deadline:
+            with _Inferring(self._deadlines, self._observer, self._config.name, jobs) as deadline:
                 outputs = guest.infer([job.prepared.tensors for job in jobs], deadline)
         finally:
             spent = time.perf_counter() - started
@@ -299,32 +283,17 @@ class Runner:
             raise SandboxError("the guest ended a stream of a model that does not stream")
         return outputs
 
-    @contextmanager
-    def _inferring(self, jobs: Sequence[Job]) -> Iterator[Deadline]:
-        """The deadline of an inference for these jobs, seen by whoever watches; what ends it early is told."""
-        deadline = jobs[0].deadline if len(jobs) == 1 else LastOf([job.deadline for job in jobs])
-        self._deadlines[threading.get_ident()] = deadline
-        try:
-            yield deadline
-        except DeadlineExceededError as error:
-            raise _over(jobs[0].deadline, "during the inference") from error
-        except GuestTrapError:
-            self._observer.trap(self._config.name)
-            raise
-        finally:
-            del self._deadlines[threading.get_ident()]
-
-    def _stream(self, guests: _Guests, job: Job) -> None:
+    def _stream(self, kept: KeptGuest, job: Job) -> None:
         """Answer a job with output after output, until the model or the plugin ends the stream."""
-        flow = _Flow(job)
+        flow = Flow(job)
         try:
-            with guests.one() as guest, self._inferring([job]):
+            with kept as guest, _Inferring(self._deadlines, self._observer, self._config.name, [job]):
                 self._flow(guest, job, flow)
         finally:
             flow.observe(self._observer, self._config.name)
         self._finish(job)
 
-    def _flow(self, guest: Guest, job: Job, flow: _Flow) -> None:
+    def _flow(self, guest: Guest, job: Job, flow: Flow) -> None:
         outputs = None
         try:
             outputs = guest.infer([job.prepared.tensors], job.deadline)
@@ -337,7 +306,7 @@ class Runner:
                 if chunk.last:
                     return
                 if job.deadline.is_over():  # cancelled: quick models would give some more until the next tick
-                    raise _over(job.deadline, "between two outputs")
+                    raise time_is_over(job.deadline, "between two outputs")
                 outputs = guest.next(job.deadline)
         finally:
             if not isinstance(outputs, StreamEnd):
@@ -345,127 +314,30 @@ class Runner:
         if outputs is StreamEnd.PROMPT_TOO_LONG:
             raise ContextLengthError("the prompt has more tokens than the model can take")
 
-    def _stage(self, name: str) -> _Stage:
-        return _Stage(self._observer, self._config.name, name)
+    def _stage(self, name: str) -> Stage:
+        return Stage(self._observer, self._config.name, name)
 
 
-# The two below are entered several times a request; a generator's context manager costs almost four times as much.
+class _Inferring:
+    """An inference for these jobs, seen by whoever looks for wedged ones; what ends it early is told."""
 
+    __slots__ = ("_deadline", "_jobs", "_model", "_observer", "_running")
 
-class _Stage:
-    """Tells how long the body took."""
-
-    __slots__ = ("_model", "_name", "_observer", "_started")
-
-    def __init__(self, observer: Observer, model: str, name: str) -> None:
+    def __init__(self, running: dict[int, Deadline], observer: Observer, model: str, jobs: Sequence[Job]) -> None:
+        """``running`` gets its deadline, by the number of its thread."""
+        self._running = running
         self._observer = observer
         self._model = model
-        self._name = name
-
-    def __enter__(self) -> None:
-        self._started = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._observer.stage(self._model, self._name, time.perf_counter() - self._started)
-
-
-class _Answering:
-    """Answers the jobs that have no answer yet with the exception of the body."""
-
-    __slots__ = ("_jobs",)
-
-    def __init__(self, jobs: Sequence[Job]) -> None:
         self._jobs = jobs
+        self._deadline = jobs[0].deadline if len(jobs) == 1 else LastOf([job.deadline for job in jobs])
 
-    def __enter__(self) -> None:
-        pass
+    def __enter__(self) -> Deadline:
+        self._running[threading.get_ident()] = self._deadline
+        return self._deadline
 
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> bool:
-        if error is None:
-            return False
-        if not isinstance(error, OpenVINOLlamaError):
-            # Plugins' code runs here: whatever it raises must not end the worker. Nor is it handed on as it is:
-            # SystemExit would end the event loop, StopIteration would never arrive, TimeoutError be taken for another.
-            logger.error("a request failed unexpectedly", exc_info=error)
-            failure = HookError("the request failed unexpectedly; the log has the error")
-            failure.__cause__ = error
-            error = failure
-        for job in self._jobs:
-            if not job.future.done():
-                job.future.set_exception(error)
-        return True
-
-
-class _Flow:
-    """What has come of a stream so far."""
-
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._tokens = 0
-        self._first = 0.0
-
-    def pass_on(self, chunk: Chunk) -> None:
-        self._first = self._first or time.perf_counter()
-        self._tokens += chunk.tokens
-        self._job.deadline.renew()
-        if self._job.emit and chunk.data is not None:
-            self._job.emit(chunk.data)
-
-    def observe(self, observer: Observer, model: str) -> None:
-        if self._tokens:
-            ended = time.perf_counter()
-            observer.stream(model, self._first - self._job.submitted, ended - self._first, self._tokens)
-
-
-class _Guests:
-    """The guest of one worker: kept, or made anew for each inference; replaced when it broke."""
-
-    def __init__(self, make: Callable[[], Guest], largest: int | None) -> None:
-        """One is kept while its memory has at most ``largest`` bytes; None is any number."""
-        self._make = make
-        self._largest = largest
-        self._guest: Guest | None = None
-
-    @contextmanager
-    def one(self) -> Iterator[Guest]:
-        guest = self._guest or self._make()
-        self._guest = guest
-        try:
-            yield guest
-        except _BROKEN:
-            self.drop()
-            raise
-        finally:
-            if self._largest is not None and self._guest and self._guest.memory_bytes > self._largest:
-                self.drop()
-
-    def drop(self) -> None:
-        guest, self._guest = self._guest, None
-        if guest:
-            guest.close()
-
-
-def _over(deadline: Deadline, where: str) -> OpenVINOLlamaError:
-    if deadline.cancelled:
-        return RequestCancelledError("the client has left")
-    return DeadlineExceededError(f"the request's time was over {where}")
-
-
-def _split(outputs: Mapping[str, NDArray[Any]], jobs: Sequence[Job]) -> Iterator[Mapping[str, NDArray[Any]]]:
-    """Each job's rows of the outputs; SandboxError if they have not one row for each row of the inputs."""
-    if len(jobs) == 1:
-        yield outputs
-        return
-    ends = list(itertools.accumulate(job.rows for job in jobs))
-    if any(len(array) != ends[-1] for array in outputs.values()):
-        raise SandboxError("the outputs have another number of rows than the inputs: they cannot be told apart")
-    for job, end in zip(jobs, ends, strict=True):
-        yield {name: array[end - job.rows : end] for name, array in outputs.items()}
-
-
-def _max_batch(config: ModelConfig) -> int:
-    """1 unless the first dimension of every input and output is dynamic."""
-    specs = (*config.inputs, *config.outputs)
-    if not specs or any(not spec.shape or spec.shape[0] != DYNAMIC for spec in specs):
-        return 1
-    return config.batching.max_batch_size or 1
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        del self._running[threading.get_ident()]
+        if isinstance(error, DeadlineExceededError):
+            raise time_is_over(self._jobs[0].deadline, "during the inference") from error
+        if isinstance(error, GuestTrapError):
+            self._observer.trap(self._model)

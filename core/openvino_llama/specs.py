@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from enum import Enum
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -43,9 +44,7 @@ class DataType(Enum):
     @property
     def numpy(self) -> np.dtype[Any]:
         """The little-endian NumPy type."""
-        import numpy as np  # here, so that a plugin author's `import openvino_llama` stays light
-
-        return np.dtype(_NUMPY[self])
+        return _numpy_type(self)
 
 
 _ITEMSIZE = {
@@ -64,6 +63,13 @@ _NUMPY = {
     DataType.I32: "<i4",
     DataType.I64: "<i8",
 }
+
+
+@cache
+def _numpy_type(data_type: DataType) -> np.dtype[Any]:
+    import numpy as np  # here, so that a plugin author's `import openvino_llama` stays light
+
+    return np.dtype(_NUMPY[data_type])
 
 
 class TensorLayout(Enum):
@@ -101,6 +107,8 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def fits(self, shape: Sequence[int]) -> bool:
         """Whether a tensor of this shape has the right rank and every fixed dimension."""
+        if tuple(shape) == self.shape:  # no -1 is among a tensor's own sizes
+            return True
         return len(shape) == len(self.shape) and all(
             want in (DYNAMIC, size) for want, size in zip(self.shape, shape, strict=True)
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -37,6 +38,12 @@ GoesOn = Callable[[], bool]
 """Whether the guest that runs on this thread may go on; never raises."""
 
 _INTERRUPTED = "stopped by the host"
+
+_SLOT_BYTES = 16
+"""Of a ``wasmtime_val_raw_t``; an i32 stands in its first four."""
+_RESULT = struct.Struct("<I")
+_Callback = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+"""``wasmtime_func_unchecked_callback_t`` with plain addresses: ctypes would make an object of each pointer's type."""
 
 
 class GuestInterruptedError(GuestTrapError):
@@ -144,20 +151,21 @@ class RawCalls:
 
     def define(self, linker: wasmtime.Linker, module: str, name: str, parameters: int, function: HostFunction) -> None:
         """Through ``wasmtime_linker_define_func_unchecked``."""
-        slots = ctypes.c_int32 * (4 * max(parameters, 1))  # a slot is four times 32 bits; a value stands in the first
-        positions = range(0, 4 * parameters, 4)
+        slots = ctypes.c_char * (_SLOT_BYTES * max(parameters, 1))
+        arguments = struct.Struct("<" + "I12x" * parameters)
 
-        def callback(_env: Any, _caller: Any, values: Any, _count: int) -> int:
-            view = slots.from_address(ctypes.addressof(values.contents))
-            view[0] = function(*[view[position] & 0xFFFFFFFF for position in positions])
+        def callback(_env: Any, _caller: Any, values: int, _count: int) -> int:
+            view = slots.from_address(values)
+            _RESULT.pack_into(view, 0, function(*arguments.unpack_from(view)) & 0xFFFFFFFF)
             return 0  # no trap
 
-        pointer = self._c.wasmtime_func_unchecked_callback_t(callback)
+        pointer = _Callback(callback)
         self._callbacks.append(pointer)
         kind = _func_type(parameters)
         names = [(ctypes.create_string_buffer(text), len(text)) for text in (module.encode(), name.encode())]
+        typed = ctypes.cast(pointer, self._c.wasmtime_func_unchecked_callback_t)
         error = self._c.wasmtime_linker_define_func_unchecked(
-            linker.ptr(), *names[0], *names[1], kind.ptr(), pointer, None, self._no_finalizer
+            linker.ptr(), *names[0], *names[1], kind.ptr(), typed, None, self._no_finalizer
         )
         if error:
             raise wasmtime.WasmtimeError._from_ptr(error)  # noqa: SLF001 - the C API gives no other way

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from litestar import Request
 from litestar.datastructures import UploadFile
 from litestar.exceptions import HTTPException
+from litestar.types import Receive
 from multipart import MultipartError
 
 from openvino_llama.errors import (
@@ -30,6 +31,7 @@ __all__ = [
     "FORM",
     "MULTIPART",
     "BodyRoom",
+    "header",
     "media_type_of",
     "preferred",
     "read_body",
@@ -43,9 +45,17 @@ _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 _CODINGS = ("gzip", "deflate")
 
 
+def header(request: Request[Any, Any, Any], name: bytes, default: str = "") -> str:
+    """The first header of a name in lower case. Litestar makes a dictionary of all of them each time it is asked."""
+    for each, value in request.scope["headers"]:
+        if each == name:
+            return value.decode("latin-1")
+    return default
+
+
 def media_type_of(request: Request[Any, Any, Any], accepts: Sequence[str]) -> str:
     """The body's media type without parameters; UnsupportedMediaTypeError if it is not accepted."""
-    stated = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    stated = header(request, b"content-type").partition(";")[0].strip().lower()
     if stated not in accepts:
         expected = ", ".join(accepts)
         came = f"got {stated[:80]!r}" if stated else "the request states none"
@@ -55,20 +65,38 @@ def media_type_of(request: Request[Any, Any, Any], accepts: Sequence[str]) -> st
 
 async def read_body(request: Request[Any, Any, Any], limit: int) -> bytes:
     """The body with its content coding undone; InputTooLargeError if either form is over the limit."""
-    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    coding = header(request, b"content-encoding", "identity").strip().lower()
     if coding != "identity" and coding not in _WINDOW_BITS:
         expected = ", ".join(_CODINGS)
         message = f"Content-Encoding: expected one of {expected}; got {coding[:40]!r}"
         raise UnsupportedMediaTypeError(message, codings=_CODINGS)
-    chunks, size = [], 0
-    with reading(limit):
-        async for chunk in request.stream():
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > limit:
-                raise _too_large(limit)
-    content = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    if (stated_size(request) or 0) > limit:
+        raise _too_large(limit)
+    content = await _received(request.receive, limit)
     return content if coding == "identity" else await asyncio.to_thread(_inflate, content, coding, limit)
+
+
+async def _received(receive: Receive, limit: int) -> bytes:
+    """The body as it comes. Most come whole: no generator, and no joining, stands between them and who reads."""
+    chunks, size, more = [], 0, True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise RequestCancelledError("the client has left before the end of its body")
+        chunks.append(message["body"])
+        size += len(message["body"])
+        if size > limit:
+            raise _too_large(limit)
+        more = message.get("more_body", False)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def stated_size(request: Request[Any, Any, Any]) -> int | None:
+    """Content-Length; None if the body is sent in chunks. InvalidInputError if it is no number."""
+    stated = header(request, b"content-length")
+    if stated and not stated.isdecimal():  # a minus is no digit
+        raise InvalidInputError(f"Content-Length: expected a number of bytes, got {stated[:40]!r}")
+    return int(stated) if stated else None
 
 
 class BodyRoom:
@@ -78,32 +106,23 @@ class BodyRoom:
         self._free = total
         self._largest = largest
 
-    @contextmanager
-    def room(self, request: Request[Any, Any, Any]) -> Iterator[Callable[[int], None]]:
-        """Keep room for a request's body until it is answered; UnavailableError if there is none.
-
-        What is given is to be told how large the body turned out to be: a stream is answered for a long time.
-        """
-        kept = self._expected(request)
-        if kept > self._free:
+    def keep(self, request: Request[Any, Any, Any]) -> int:
+        """Keep room for a request's body, so many bytes; UnavailableError if there is none."""
+        size = self._expected(request)
+        if size > self._free:
             raise UnavailableError("the bodies of the requests in progress take all the memory that they may")
-        self._free -= kept
+        self._free -= size
+        return size
 
-        def keep(size: int) -> None:
-            nonlocal kept
-            self._free += kept - size
-            kept = size
-
-        try:
-            yield keep
-        finally:
-            self._free += kept
+    def give(self, size: int) -> None:
+        """Give so many bytes of room back; less than nothing takes more, which a body that has come may need."""
+        self._free += size
 
     def _expected(self, request: Request[Any, Any, Any]) -> int:
         """Bytes that a body may have at most; one that is sent in chunks does not say."""
         if request.method in ("GET", "HEAD"):
             return 0
-        stated = request.content_length
+        stated = stated_size(request)
         return self._largest if stated is None else min(stated, self._largest)
 
 
@@ -141,7 +160,7 @@ def _inflate(body: bytes, coding: str, limit: int) -> bytes:
 
 async def read_parts(request: Request[Any, Any, Any], limit: int) -> tuple[Part, ...]:
     """The parts of a multipart body; those of one name are in their order."""
-    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+    if header(request, b"content-encoding", "identity").strip().lower() != "identity":
         raise UnsupportedMediaTypeError(f"Content-Encoding: none is undone for {MULTIPART}", codings=("identity",))
     with reading(limit):
         form = await request.form()
@@ -155,7 +174,7 @@ async def read_parts(request: Request[Any, Any, Any], limit: int) -> tuple[Part,
     return tuple(parts)
 
 
-def preferred(accept: str | None, produces: Sequence[str]) -> str:
+def preferred(accept: str, produces: Sequence[str]) -> str:
     """The media type that Accept (RFC 9110, 12.5.1) prefers; NotAcceptableError if it takes none of them."""
     if not accept or accept == "*/*":
         return produces[0]

@@ -31,6 +31,8 @@ Read = TypeVar("Read")
 
 _BODY_SECONDS = 30.0
 """What a body may take that says itself which model is meant; any other has the model's own deadline."""
+_QUICK_SECONDS = 0.05
+"""Nobody looks whether the client has left who is answered so quickly: looking costs more than it could save."""
 
 
 class Gateway:
@@ -75,8 +77,10 @@ class Exchange:
         self._deadlines: list[Deadline] = []
         """Those of the inferences."""
         self._task: asyncio.Task[Any] | None = None
+        self._watching: asyncio.TimerHandle | None = None
         self._gone: asyncio.Future[None] | None = None
-        self._keep_room: Callable[[int], None] = _nothing
+        self._room = 0
+        """Bytes that are kept for the body."""
         self.model: Model | None = None
         """The model that was chosen."""
 
@@ -85,8 +89,8 @@ class Exchange:
         sending = _Sending(send)
         status = 0
         try:
-            with self._server.bodies.room(self.request) as self._keep_room:
-                await self._answer(scope, receive, sending)
+            self._room = self._server.bodies.keep(self.request)
+            await self._answer(scope, receive, sending)
             status = sending.status
         except BaseException as error:
             status = status_of(error)
@@ -98,6 +102,7 @@ class Exchange:
             else:
                 await self._refuse(error)(scope, receive, send)
         finally:
+            self._server.bodies.give(self._room)
             name = self.model.name if self.model else ""
             self._server.metrics.request(self._endpoint, name, status, time.perf_counter() - self._started)
 
@@ -115,9 +120,7 @@ class Exchange:
         finally:
             for deadline in self._deadlines:
                 deadline.cancel()  # what still runs now (one of several has failed) is for nothing
-            if self._gone:
-                self._gone.remove_done_callback(self._leave)
-                self._gone.cancel()
+            self._stop_watching()
 
     def choose(self, model_type: str, name: str | None = None) -> Model:
         """The named model of that type, or the active one; raises if it is not there, not ready or overloaded."""
@@ -141,14 +144,19 @@ class Exchange:
     async def body(self) -> bytes:
         """The body, its content coding undone; a client that sends it too slowly is not waited for."""
         body = await self._in_time(read_body(self.request, self._limit))
-        self._keep_room(len(body))
+        self._has_size(len(body))
         return body
 
     async def parts(self) -> tuple[Part, ...]:
         """The parts of a multipart body."""
         parts = await self._in_time(read_parts(self.request, self._limit))
-        self._keep_room(sum(len(part.body) for part in parts))
+        self._has_size(sum(len(part.body) for part in parts))
         return parts
+
+    def _has_size(self, size: int) -> None:
+        """The body turned out to be so large: what was kept for it beyond that is free for others."""
+        self._server.bodies.give(self._room - size)
+        self._room = size
 
     async def infer(self, request: InferenceRequest, *finish: Finish) -> Any:
         """The answer of the chosen model; what ``finish`` makes of it on the worker."""
@@ -171,16 +179,25 @@ class Exchange:
 
     async def _in_time(self, reading: Awaitable[Read]) -> Read:
         try:
-            async with asyncio.timeout(self._deadline.remaining()):
-                return await reading
+            return await _within(self._deadline.remaining(), reading)
         except TimeoutError:
             raise HTTPException(status_code=408, detail="the body did not come in time") from None
 
     def _watch(self) -> None:
         """From now on, when the client leaves, the work is cancelled, so that its requests give their places free."""
-        if self._gone is None:
-            self._gone = asyncio.ensure_future(_disconnected(self.request))
-            self._gone.add_done_callback(self._leave)
+        if self._watching is None:
+            self._watching = asyncio.get_running_loop().call_later(_QUICK_SECONDS, self._watch_now)
+
+    def _watch_now(self) -> None:
+        self._gone = asyncio.ensure_future(_disconnected(self.request))
+        self._gone.add_done_callback(self._leave)
+
+    def _stop_watching(self) -> None:
+        if self._watching:
+            self._watching.cancel()
+        if self._gone:
+            self._gone.remove_done_callback(self._leave)
+            self._gone.cancel()
 
     def _leave(self, _: object) -> None:
         if self._task:
@@ -204,8 +221,25 @@ class _Sending:
         await self._send(message)
 
 
-def _nothing(_: int) -> None:
-    pass
+async def _within(seconds: float, reading: Awaitable[Read]) -> Read:
+    """As asyncio.timeout does it, which takes four times as long where nothing is late. Raises TimeoutError."""
+    task, late = asyncio.current_task(), False
+
+    def give_up() -> None:
+        nonlocal late
+        late = True
+        if task:
+            task.cancel()
+
+    timer = asyncio.get_running_loop().call_later(seconds, give_up)
+    try:
+        return await reading
+    except asyncio.CancelledError:
+        if not late or task is None or task.uncancel():  # somebody else has cancelled it as well
+            raise
+        raise TimeoutError from None
+    finally:
+        timer.cancel()
 
 
 async def _disconnected(request: HttpRequest) -> None:

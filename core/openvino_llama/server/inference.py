@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
 from itertools import count
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -18,7 +18,8 @@ from openvino_llama.errors import InvalidInputError
 from openvino_llama.hookspecs import InferenceRequest, Reply
 from openvino_llama.models import Model
 from openvino_llama.pipeline import read_parameters, told_apart
-from openvino_llama.server.bodies import FORM, MULTIPART, media_type_of, preferred
+from openvino_llama.server.answers import WholeAnswer
+from openvino_llama.server.bodies import FORM, MULTIPART, header, media_type_of, preferred
 from openvino_llama.server.events import event, open_events
 from openvino_llama.server.exchange import Exchange
 from openvino_llama.server.openapi import inference_operation, stream_operation
@@ -121,7 +122,7 @@ async def _stream(model_type: ModelType, exchange: Exchange) -> ASGIApp:
     wanted = await _read(exchange, model_type, parameters, (_EVENTS,), stream=True)
     numbers = count()
     events = exchange.stream(wanted, partial(_chunk, numbers), partial(_done, model, numbers))
-    return open_events(events, partial(_failed, numbers), headers=((b"ovllama-model", _name(model).encode()),))
+    return open_events(events, partial(_failed, numbers), headers=_headers(model.name))
 
 
 def _query(request: HttpRequest) -> dict[str, str]:
@@ -142,7 +143,7 @@ async def _read(
 ) -> InferenceRequest:
     """What the client wants; everything that can be refused is refused before the body is read."""
     request = exchange.request
-    wanted = preferred(request.headers.get("accept"), produces)
+    wanted = preferred(header(request, b"accept"), produces)
     if request.method == "GET":
         values, fields = told_apart(model_type, parameters)
         return InferenceRequest(urlencode(fields).encode(), FORM, values, wanted, stream=stream)
@@ -155,10 +156,9 @@ async def _read(
 
 def _answer(model: Model, result: Any) -> ASGIApp:
     """The response, ready to be sent; made on the worker, since results may be large."""
-    headers = {"OVLLAMA-Model": _name(model)}
     if isinstance(result, Reply):
-        return ASGIResponse(body=result.body, media_type=result.media_type, headers=headers)
-    return ASGIResponse(body=_encoded(model, result), media_type="application/json", headers=headers)
+        return WholeAnswer(result.body, _with_charset(result.media_type), _headers(model.name))
+    return WholeAnswer(_encoded(model, result), "application/json", _headers(model.name))
 
 
 def _chunk(numbers: count[int], data: Any) -> bytes:
@@ -178,5 +178,13 @@ def _encoded(model: Model, result: Any) -> bytes:
     return msgspec.json.encode(Answer(model.entry.type, model.entry.task, result))
 
 
-def _name(model: Model) -> str:
-    return quote(model.name, safe=_IN_HEADERS)
+def _with_charset(media_type: str) -> str:
+    """A text's media type says how it is encoded, also where the plugin does not."""
+    is_silent = media_type.startswith("text/") and "charset=" not in media_type
+    return f"{media_type}; charset=utf-8" if is_silent else media_type
+
+
+@lru_cache
+def _headers(model: str) -> tuple[tuple[bytes, bytes]]:
+    """What an answer says of who has given it."""
+    return ((b"ovllama-model", quote(model, safe=_IN_HEADERS).encode()),)

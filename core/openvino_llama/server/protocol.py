@@ -25,6 +25,7 @@ class Protocol(HttpToolsProtocol):
     """Answers 431 to heads that are too large; hangs up on those that do not end."""
 
     _reading_head = True
+    _head_has_begun = False
     _heads = 0
     _head_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
@@ -43,14 +44,15 @@ class Protocol(HttpToolsProtocol):
         """Feed the parser, unless it has been fed too much of a head already."""
         in_head, heads = self._reading_head, self._heads
         super().data_received(data)
-        if in_head and heads == self._heads:  # all of it belongs to a head
+        if self._head_has_begun:  # and has not ended: most come in one piece, and nobody has to wait for their end
             self._await_head()
+        if in_head and heads == self._heads:  # all of it belongs to a head
             self._count(len(data))
 
     def on_message_begin(self) -> None:
         """A head begins."""
         super().on_message_begin()
-        self._await_head()
+        self._head_has_begun = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a trailer behind a chunked body: these are read by nobody."""
@@ -61,7 +63,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """A head is there; it may have come in one piece."""
-        self._reading_head = False
+        self._reading_head = self._head_has_begun = False
         self._heads += 1
         self._head_bytes = 0
         self._stop_awaiting()
