@@ -156,7 +156,7 @@ def _listen(settings: Settings) -> socket.socket:
         reason = os.strerror(error.errno or 0)  # its own text names the address once more
         hint = "; --port chooses another port, 0 a free one" if error.errno == errno.EADDRINUSE else ""
         raise ConfigError(f"cannot listen on {settings.host}:{settings.port}: {reason}{hint}") from error
-    # For its connections, which asyncio's own loop does not take for TCP's (their protocol is 0): without it the body of
-    # each answer waits 40 ms for the client to acknowledge the head. uvloop sets it itself.
+    # For its connections, which asyncio's own loop does not take for TCP's (their protocol is 0): without it the body
+    # of each answer waits 40 ms for the client to acknowledge the head. uvloop sets it itself.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
