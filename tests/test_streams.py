@@ -408,6 +408,17 @@ def test_unloading_lets_streams_come_to_their_end(bench: Bench, gate: str) -> No
     assert bench.graph(model).is_closed
 
 
+def test_unloading_ends_a_stream_that_would_go_on(bench: Bench, gate: str) -> None:
+    """A stream has as long as a request may take to come to its end; then it is told that the model goes."""
+    model = bench.model(Limits(workers=1, deadline_s=0.5))
+    stream = Stream(model, 1000, gates={998: gate})
+    GATES.await_waiting(gate)
+    bench.models.unload(model.name)
+    assert isinstance(stream.error(), UnavailableError)
+    assert str(stream.error()) == f"model {model.name!r} is being unloaded"
+    assert stream.values == [1000, 999]
+
+
 # ---- to the event loop ----------------------------------------------------------------------------------------------
 
 

@@ -89,7 +89,7 @@ class Flow:
 
 
 def time_is_over(deadline: Deadline, where: str) -> OpenVINOLlamaError:
-    """The error for a request whose deadline is over: nobody waits for it, or it took too long."""
+    """The error for a request whose deadline is over: nobody waits for it, it had to end, or it took too long."""
     if deadline.cancelled:
-        return RequestCancelledError("the client has left")
+        return deadline.reason or RequestCancelledError("the client has left")
     return DeadlineExceededError(f"the request's time was over {where}")

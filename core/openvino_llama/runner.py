@@ -48,6 +48,8 @@ __all__ = ["Runner", "Workers"]
 logger = logging.getLogger(__name__)
 
 _STUCK_SECONDS = 5.0
+_LOOK_SECONDS = 0.1
+"""Between two looks for streams that have to end."""
 _LARGEST_GUEST = 16 << 20
 """Bytes of linear memory that a guest of a model that streams keeps from request to request."""
 
@@ -128,7 +130,7 @@ class Runner:
     def check_room(self) -> None:
         """Raise QueueFullError if there is no place for a request, UnavailableError while unloading."""
         if self._closing:
-            raise UnavailableError(f"model {self._config.name!r} is being unloaded")
+            raise self._unloading()
         # What an idle worker is about to take does not wait: a burst fills the workers first, and then the queue.
         waiting = len(self._waiting) - max(0, self._idle - len(self._parts))
         if waiting >= self._config.limits.queue_size:
@@ -152,13 +154,29 @@ class Runner:
                 job.future.cancel()
 
     def close(self) -> None:
-        """Take no more, finish what was accepted, end the workers, free their guests."""
+        """Take no more, finish what was accepted, end the workers, free their guests.
+
+        A stream may go on for as long as something comes. Those that are not at their end when the time is over that a
+        request may take (``limits.deadline_s``) are ended; who reads them is told so.
+        """
         with self._changed:
             self._closing = True
             self._changed.notify_all()
+        patience = Deadline(self._config.limits.deadline_s)
         for thread in self._threads:
             if thread.ident:  # it was started
-                thread.join()
+                thread.join(patience.remaining())
+                while thread.is_alive():
+                    self._end_streams()
+                    thread.join(_LOOK_SECONDS)
+
+    def _end_streams(self) -> None:
+        if self._streams:  # every other request has a deadline that no output puts off
+            for deadline in list(self._deadlines.values()):
+                deadline.cancel(self._unloading())
+
+    def _unloading(self) -> UnavailableError:
+        return UnavailableError(f"model {self._config.name!r} is being unloaded")
 
     # ---- on the worker threads ----------------------------------------------------------------------------------
 

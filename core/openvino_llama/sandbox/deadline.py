@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
+from openvino_llama.errors import OpenVINOLlamaError
+
 __all__ = ["TICK_SECONDS", "Deadline", "Watchdog"]
 
 logger = logging.getLogger(__name__)
@@ -25,12 +27,14 @@ _LINGER_SECONDS = 1.0
 class Deadline:
     """A moment that may be brought forward to now, from any thread, or put off."""
 
-    __slots__ = ("_at", "_seconds", "cancelled")
+    __slots__ = ("_at", "_seconds", "cancelled", "reason")
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._at = time.monotonic() + seconds
         self.cancelled = False
+        self.reason: OpenVINOLlamaError | None = None
+        """Why it was cancelled, if somebody still waits."""
 
     def renew(self) -> None:
         """Begin anew: something has come, and as much time again may pass until the next."""
@@ -54,8 +58,9 @@ class Deadline:
         """Seconds since the moment; negative before it."""
         return time.monotonic() - self._at
 
-    def cancel(self) -> None:
-        """Nobody waits any more: what runs until this deadline ends now."""
+    def cancel(self, reason: OpenVINOLlamaError | None = None) -> None:
+        """What runs until this deadline ends now: nobody waits any more, or whoever does is told the reason."""
+        self.reason = self.reason or reason
         self.cancelled = True
 
 
