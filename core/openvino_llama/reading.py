@@ -58,9 +58,9 @@ def decode_object(body: bytes) -> dict[str, Any]:
     level: list[Any] = [decoded]
     for _ in range(_MAX_DEPTH):
         level = [child for value in level for child in _children(value)]
-    if level:
-        raise InvalidInputError(f"the body is nested more than {_MAX_DEPTH} deep")
-    return decoded
+        if not level:
+            return decoded
+    raise InvalidInputError(f"the body is nested more than {_MAX_DEPTH} deep")
 
 
 def field_error(

@@ -46,9 +46,7 @@ class ChatTemplate:
         self._default = _compiled(environment, source)
         self._tool_use = _compiled(environment, tool_use) if tool_use else self._default
         self._tokens = dict(tokens or {})
-        # A break after the first character of each, wherever it begins: they may overlap.
-        texts = "|".join(re.escape(text) for text in special_texts if len(text) > 1)
-        self._special = re.compile(f"(?s)(?=(?:{texts}))." if texts else "(?!)")
+        self._special = _beginnings(special_texts)
         self._wants_parts = False
         self._wants_parts = not self._shows("probe") and self._shows([{"type": "text", "text": "probe"}])
 
@@ -62,8 +60,7 @@ class ChatTemplate:
         messages, or cannot cope with them.
         """
         messages = [_in_parts(each) for each in messages] if self._wants_parts else list(messages)
-        given = {"tools": None, "documents": None} | variables | {"messages": messages}
-        said = self._defused(given, 0)
+        said = {"tools": None, "documents": None} | self._defused(variables | {"messages": messages}, 0)
         template = self._tool_use if said["tools"] else self._default
         try:
             with sandboxed():
@@ -150,6 +147,18 @@ def _compiled(environment: LimitedEnvironment, source: str) -> Template:
 def _in_parts(message: Mapping[str, Any]) -> Mapping[str, Any]:
     content = message.get("content")
     return {**message, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else message
+
+
+def _beginnings(texts: Sequence[str]) -> re.Pattern[str]:
+    """The first character of each of the texts, wherever it begins: they may overlap.
+
+    What it is stands first in the expression: so all other characters are passed over without a try.
+    """
+    rests: dict[str, list[str]] = {}
+    for text in texts:
+        if len(text) > 1:
+            rests.setdefault(text[0], []).append(re.escape(text[1:]))
+    return re.compile("|".join(f"{re.escape(first)}(?={'|'.join(rest)})" for first, rest in rests.items()) or "(?!)")
 
 
 def _broken(match: re.Match[str]) -> str:

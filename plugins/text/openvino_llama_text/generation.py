@@ -51,7 +51,7 @@ _OF_SERVER = (
     "max_sequence_length, which is set for the server (--max-sequence-length, MAX_SEQUENCE_LENGTH) "
     "or in the limits of the model's registry entry"
 )
-_NOT_FOR_ENGINE = ("stop",)
+_FOR_ENGINE = tuple(name for name in Sampling.__struct_fields__ if name != "stop")
 
 
 def validate(config: ModelConfig) -> None:
@@ -129,7 +129,7 @@ def encode_prompt(config: ModelConfig, text: str, *, add_special_tokens: bool = 
 
 def _prompt_ids(config: ModelConfig, asked: GenerationRequest, tokenizer: Tokenizer) -> list[int]:
     if asked.messages is not None:
-        messages = [msgspec.to_builtins(message) for message in asked.messages]
+        messages = msgspec.to_builtins(asked.messages)
         text = chat_template_of(config).render(messages, **asked.template_variables)
         return encode_prompt(config, text, add_special_tokens=False)
     if isinstance(asked.prompt, str):
@@ -182,8 +182,7 @@ def _default_most(asked: GenerationRequest, room: int | None) -> int:
 
 def engine_parameters(sampling: Sampling, *, logprobs: bool) -> bytes:
     """JSON for an engine's tensor ``parameters``."""
-    stated = {name: getattr(sampling, name) for name in Sampling.__struct_fields__ if name not in _NOT_FOR_ENGINE}
+    stated = {name: value for name in _FOR_ENGINE if (value := getattr(sampling, name)) is not None}
     if isinstance(sampling.json_schema, dict):
         stated["json_schema"] = msgspec.json.encode(sampling.json_schema).decode()
-    stated["logprobs"] = logprobs
-    return msgspec.json.encode({name: value for name, value in stated.items() if value is not None})
+    return msgspec.json.encode(stated | {"logprobs": logprobs})

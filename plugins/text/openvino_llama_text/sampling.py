@@ -65,13 +65,20 @@ class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):
                 raise ValueError(f"{name}: expected a finite number, got {value}")
-        _check_stops(self.stops)
-        _check_grammars(self)
+        if self.stop is not None:
+            _check_stops(self.stops)
+        if _has_form(self):
+            _check_grammars(self)
 
     @property
     def stops(self) -> list[str]:
         """Stop strings."""
         return [self.stop] if isinstance(self.stop, str) else self.stop or []
+
+
+def _has_form(sampling: Sampling) -> bool:
+    """Whether it says what the text has to look like."""
+    return not (sampling.json_schema is None and sampling.regex is None and sampling.grammar is None)
 
 
 def _check_stops(stops: list[str]) -> None:
@@ -113,6 +120,7 @@ def defaults_of(config: ModelConfig) -> Sampling:
 
 def with_defaults(asked: Sampling, defaults: Sampling) -> Sampling:
     """What a request asks, and the defaults where it says nothing; a form of its own takes the place of theirs."""
-    forms = GRAMMARS if any(getattr(asked, name) is not None for name in GRAMMARS) else ()
-    open_fields = (name for name in Sampling.__struct_fields__ if getattr(asked, name) is None and name not in forms)
-    return msgspec.structs.replace(asked, **{name: getattr(defaults, name) for name in open_fields})
+    forms = GRAMMARS if _has_form(asked) else ()
+    stated = msgspec.to_builtins(defaults)  # most have two or three
+    added = {name: value for name, value in stated.items() if getattr(asked, name) is None and name not in forms}
+    return msgspec.structs.replace(asked, **added)

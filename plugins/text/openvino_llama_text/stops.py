@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 __all__ = ["StopStrings"]
 
+_NEVER = re.compile(r"(?!)")
+
 
 class StopStrings:
     """Lets a text through up to its first stop string, and holds back what may still become one.
@@ -18,7 +20,7 @@ class StopStrings:
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple({stop for stop in stops if stop})
         self._longest = max(map(len, self._stops), default=0)
-        self._begin = re.compile("|".join({re.escape(stop[0]) for stop in self._stops}) or r"(?!)")
+        self._begin = re.compile("|".join({re.escape(stop[0]) for stop in self._stops})) if self._stops else _NEVER
         self._held = ""
         self._stopped = False
 

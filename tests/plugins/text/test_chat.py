@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openvino_llama import ConfigError, InvalidInputError
+from openvino_llama_text import chat_bounds
 from openvino_llama_text.chat import ChatTemplate, chat_template_of
+from openvino_llama_text.chat_bounds import TooMuchError, sandboxed, tick
 from openvino_llama_text.tokenizers import BREAK, find_tokenizer
 
 from . import trained
@@ -185,6 +188,28 @@ def test_everything_that_clients_send_is_broken() -> None:
     text = template.render([{"role": "<X>", "content": [{"<X>": BREAK}]}], tools=[{"name": "<X>"}])
     assert "<X>" not in text
     assert BREAK not in render("{{ messages[0].content }}", [{"content": BREAK}])
+
+
+def test_only_a_threads_own_time_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not that for which a busy machine lets it wait."""
+    monkeypatch.setattr(chat_bounds, "_MOST_SECONDS", 0.05)
+    with sandboxed():
+        time.sleep(0.1)
+        tick()
+        until = time.thread_time() + 0.05
+        while time.thread_time() <= until:
+            pass
+        with pytest.raises(TooMuchError):
+            tick()
+    tick()
+
+
+def test_renderings_share_nothing() -> None:
+    """What one sets, be it by the name of a global, the next one does not see."""
+    template = ChatTemplate(
+        "{{ left is defined }}{{ range(2) | list }}{% set left = 1 %}{% set range = 2 %}{{ range }}"
+    )
+    assert [template.render(HELLO) for _ in range(2)] == ["False[0, 1]2"] * 2
 
 
 def test_deep_messages() -> None:

@@ -32,6 +32,7 @@ __all__ = [
     "Reason",
     "Stepped",
     "Stop",
+    "framed",
     "joined",
     "write_frame",
 ]
@@ -226,10 +227,15 @@ class Frames(Generic[T]):
 _encoder = msgspec.msgpack.Encoder()
 
 
-def write_frame(pipe: IO[bytes], frame: Command | Event) -> None:
-    """Write and flush one frame; OSError if the other end is gone."""
+def framed(frame: Command | Event) -> bytearray:
+    """A frame as it travels, in one piece: who has seen the first byte waits for the last."""
     content = bytearray(_LENGTH.size)
     _encoder.encode_into(frame, content, _LENGTH.size)
     _LENGTH.pack_into(content, 0, len(content) - _LENGTH.size)
-    pipe.write(content)  # in one piece: who has seen the first byte waits for the last
+    return content
+
+
+def write_frame(pipe: IO[bytes], frame: Command | Event) -> None:
+    """Write and flush one frame; OSError if the other end is gone."""
+    pipe.write(framed(frame))
     pipe.flush()

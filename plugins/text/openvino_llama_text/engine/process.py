@@ -1,18 +1,15 @@
 """The engine's process as the server sees it: started, listened to, started again when it dies.
 
 One thread starts the process and stays for as long as it lives (the kernel binds a child to the thread that started
-it), one listens to it, one writes commands, so that a process that does not read blocks nobody, and one copies stderr
-into the log. Knows nothing of WASI-NN, nor of what tokens mean.
+it), one listens to it, and one copies stderr into the log. Knows nothing of WASI-NN, nor of what tokens mean.
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import math
 import os
-import queue
 import subprocess
 import sys
 import threading
@@ -27,7 +24,6 @@ from openvino_llama_text.engine.environment import environment
 from openvino_llama_text.engine.frames import (
     Add,
     Cancel,
-    Command,
     Event,
     Failed,
     Frames,
@@ -38,8 +34,8 @@ from openvino_llama_text.engine.frames import (
     Ready,
     Stepped,
     Stop,
-    write_frame,
 )
+from openvino_llama_text.engine.outbox import Outbox
 from openvino_llama_text.engine.parameters import EngineParameters
 from openvino_llama_text.engine.sequence import Sequence
 
@@ -64,7 +60,7 @@ class EngineProcess:
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._sequences: dict[int, Sequence] = {}
-        self._commands: queue.SimpleQueue[Command | None] | None = None
+        self._commands: Outbox | None = None
         """Leads to the process, while it is ready."""
         self._child: subprocess.Popen[bytes] | None = None
         self._closing = threading.Event()
@@ -91,10 +87,12 @@ class EngineProcess:
     def submit(self, sequence: Sequence, prompt: bytes | Illustrated, parameters: EngineParameters) -> None:
         """Have a sequence generated; UnavailableError while there is no engine."""
         with self._lock:
-            if self._commands is None:
+            commands = self._commands
+            if commands is None:
                 raise UnavailableError(self.unready_reason() or f"the engine of model {self._name!r} is ending")
             self._sequences[sequence.number] = sequence
-            self._commands.put(Add(sequence.number, prompt, parameters))
+            commands.put(Add(sequence.number, prompt, parameters))
+        commands.send()  # without the lock, which others would wait for meanwhile
         if sequence.is_cancelled:  # meanwhile, when there was nothing to cancel yet
             self.forget(sequence)
 
@@ -102,8 +100,11 @@ class EngineProcess:
         """Nobody waits for this sequence any more: free its memory within a step. Never blocks for long."""
         with self._lock:
             known = self._sequences.pop(sequence.number, None)
-            if known and self._commands:
-                self._commands.put(Cancel(sequence.number))
+            commands = self._commands
+            if known and commands:
+                commands.put(Cancel(sequence.number))
+        if commands:
+            commands.send()
 
     def unready_reason(self) -> str:
         """Why no sequence is taken at the moment; empty if they are."""
@@ -137,6 +138,7 @@ class EngineProcess:
             commands, self._commands = self._commands, None
             if commands:
                 commands.put(Stop())
+                commands.send()
         self._thread.join(_STOP_SECONDS)
         if self._thread.is_alive():
             self._kill()
@@ -173,35 +175,33 @@ class EngineProcess:
         assert child.stderr is not None  # noqa: S101
         widen(child.stdin)
         self._child = child
-        commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
-        threads = [
-            threading.Thread(target=_write_commands, args=(commands, child.stdin), daemon=True),
-            threading.Thread(target=_copy_to_log, args=(self._name, child.stderr), daemon=True),
-        ]
+        commands = Outbox(child.stdin)
+        log = threading.Thread(target=_copy_to_log, args=(self._name, child.stderr), daemon=True)
         # Not on this thread, which makes way for nobody: the next process would inherit it.
         listener = threading.Thread(target=self._hear, args=(Frames(child.stdout, Event), commands), daemon=True)
-        for thread in (*threads, listener):
+        for thread in (log, listener):
             thread.start()
         commands.put(self.load)
+        commands.send()
         try:
             listener.join()
         finally:
-            commands.put(None)
+            commands.close()
             self._fail_all()
             self._bury(child)
-            for thread in threads:
-                thread.join()
+            commands.join()
+            log.join()
             for pipe in (child.stdout, child.stderr):
                 pipe.close()
 
-    def _hear(self, frames: Frames[Event], commands: queue.SimpleQueue[Command | None]) -> None:
+    def _hear(self, frames: Frames[Event], commands: Outbox) -> None:
         make_way()
         try:
             self._listen(frames, commands)
         except Exception:
             logger.exception("the engine of model %s could not be understood", self._name)
 
-    def _listen(self, frames: Frames[Event], commands: queue.SimpleQueue[Command | None]) -> None:
+    def _listen(self, frames: Frames[Event], commands: Outbox) -> None:
         while (event := frames.read()) is not None:
             if isinstance(event, Stepped):
                 self._last = event
@@ -214,10 +214,11 @@ class EngineProcess:
             elif isinstance(event, LoadFailed):
                 self._load_error = event.message
 
-    def _become_ready(self, ready: Ready, commands: queue.SimpleQueue[Command | None]) -> None:
+    def _become_ready(self, ready: Ready, commands: Outbox) -> None:
         with self._lock:
             if self._closing.is_set():
                 commands.put(Stop())
+                commands.send()
             else:
                 self._commands = commands
         self.ready = ready
@@ -271,14 +272,6 @@ def _start() -> subprocess.Popen[bytes]:
         env=environment(),
         start_new_session=True,  # what is typed into the server's terminal is the server's
     )
-
-
-def _write_commands(commands: queue.SimpleQueue[Command | None], pipe: IO[bytes]) -> None:
-    with contextlib.suppress(OSError):  # the process may be gone, which the other thread sees too
-        while (command := commands.get()) is not None:
-            write_frame(pipe, command)
-    with contextlib.suppress(OSError):  # closing writes what could not be written before
-        pipe.close()
 
 
 def _copy_to_log(name: str, pipe: IO[bytes]) -> None:

@@ -114,8 +114,7 @@ class _Sampled(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         """What is stated of how tokens are chosen, by the names of a GenerationRequest."""
         if self.stream_options is not None and not self.stream:
             raise InvalidInputError("stream_options: it is for streams; stream is not true")
-        stated = {name: getattr(self, name) for name in _SAMPLING}
-        return {name: value for name, value in stated.items() if value is not None}
+        return {name: value for name in _SAMPLING if (value := getattr(self, name)) is not None}
 
 
 _SAMPLING = tuple(name for name in _Sampled.__struct_fields__ if name in Sampling.__struct_fields__)
@@ -142,7 +141,7 @@ class ChatBody(_Sampled, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise InvalidInputError("top_logprobs: only the chosen token's probability is known; expected 0")
         plain = [message.plain(f"messages[{index}]") for index, message in enumerate(self.messages)]
         stated = self.sampling() | {
-            "messages": msgspec.to_builtins([message for message, _ in plain]),
+            "messages": [message for message, _ in plain],
             "logprobs": bool(self.logprobs),
             "template_variables": self.chat_template_kwargs or {},
         }
