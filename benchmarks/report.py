@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["medians_us", "parser", "percentile", "print_table", "write_json"]
+__all__ = ["best_of", "medians_us", "parser", "percentile", "print_table", "write_json"]
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -29,6 +29,11 @@ def medians_us(functions: Sequence[Callable[[], Any]], rounds: int) -> list[floa
             function()
             spent.append(time.perf_counter_ns() - started)
     return [statistics.median(spent) / 1000 for spent in times]
+
+
+def best_of(tried: Sequence[dict[str, float]]) -> list[float]:
+    """The rates of whichever number of threads has the best median over these rounds."""
+    return max(([each[threads] for each in tried] for threads in tried[0]), key=statistics.median)
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -34,13 +34,23 @@ async def await_true(found: Callable[[], bool]) -> None:
         await asyncio.sleep(0.001)
 
 
-@pytest.mark.parametrize("expecting", [1, 100])
-def test_nothing_is_lost(expecting: int) -> None:
+def mailbox_of(answers: int = 0, streams: int = 0) -> Mailbox:
+    """One with so many requests in progress, for the running loop."""
+    mailbox = Mailbox(asyncio.get_running_loop())
+    for stream in [False] * answers + [True] * streams:
+        mailbox.begin(stream=stream)
+    return mailbox
+
+
+IN_PROGRESS = [(1, 0), (16, 0), (100, 0), (0, 100), (50, 50)]
+
+
+@pytest.mark.parametrize(("answers", "streams"), IN_PROGRESS)
+def test_nothing_is_lost(answers: int, streams: int) -> None:
     """However the posts of several threads meet the loop's looks; those of one thread are called in their order."""
 
     async def receive() -> None:
-        mailbox = Mailbox(asyncio.get_running_loop())
-        mailbox.expecting = expecting
+        mailbox = mailbox_of(answers, streams)
         last: Counter[int] = Counter()
 
         def take(thread: int, turn: int) -> None:
@@ -62,21 +72,21 @@ def test_nothing_is_lost(expecting: int) -> None:
     asyncio.run(receive())
 
 
-@pytest.mark.parametrize("expecting", [1, 100])
-def test_the_loop_is_not_woken_while_it_looks(expecting: int) -> None:
+@pytest.mark.parametrize(("answers", "streams"), IN_PROGRESS)
+def test_the_loop_is_not_woken_while_it_looks(answers: int, streams: int) -> None:
     """With few requests in progress, every call wakes it."""
+    few = answers + streams == 1
 
     async def receive() -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, Woken)
-        mailbox = Mailbox(loop)
-        mailbox.expecting = expecting
+        mailbox = mailbox_of(answers, streams)
         called: list[int] = []
 
         def send() -> None:
             for number in range(50):
                 mailbox.post(called.append, number)
-                if expecting == 1 or number == 0:
+                if few or number == 0:
                     await_called(number)
 
         def await_called(number: int) -> None:
@@ -91,10 +101,46 @@ def test_the_loop_is_not_woken_while_it_looks(expecting: int) -> None:
         sending.join()
         assert called == list(range(50))
         woken = loop.count - before
-        assert woken == 50 if expecting == 1 else woken < 25
+        assert woken == 50 if few else woken < 25
 
     with asyncio.Runner(loop_factory=Woken) as runner:
         runner.run(receive())
+
+
+def test_answers_wait_for_a_quarter_of_them() -> None:
+    """One that comes to a quiet loop is passed on at once; then so many together, or as many as come in a while."""
+
+    async def receive() -> None:
+        mailbox, called = mailbox_of(16), list[int]()
+        mailbox.post(called.append, 0)
+        await asyncio.sleep(0)
+        assert called == [0]
+        for number in (1, 2, 3):
+            mailbox.post(called.append, number)
+            await asyncio.sleep(0)
+            assert called == [0]
+        mailbox.post(called.append, 4)
+        await asyncio.sleep(0)
+        assert called == [0, 1, 2, 3, 4]
+        mailbox.post(called.append, 5)
+        await await_true(lambda: called == [0, 1, 2, 3, 4, 5])
+
+    asyncio.run(receive())
+
+
+def test_a_stream_does_not_wait_for_answers() -> None:
+    """What waits when it begins is passed on at once, and nothing waits for long from then on."""
+
+    async def receive() -> None:
+        mailbox, called = mailbox_of(100), list[float]()
+        mailbox.post(called.append, 0)
+        await asyncio.sleep(0)
+        mailbox.post(called.append, 1)
+        mailbox.begin(stream=True)
+        assert called == [0, 1]
+        assert mailbox._patience()[0] < 0.005
+
+    asyncio.run(receive())
 
 
 def test_one_that_fails_takes_no_other_with_it() -> None:
@@ -113,8 +159,17 @@ def test_one_that_fails_takes_no_other_with_it() -> None:
 
 
 def test_a_closed_loop() -> None:
-    """Who posts is told."""
+    """Who posts is told, each time, also where others would have been waited for."""
     loop = asyncio.new_event_loop()
+
+    async def begin() -> Mailbox:
+        mailbox = mailbox_of(100)
+        mailbox.post([].sort)
+        await asyncio.sleep(0)
+        return mailbox
+
+    mailbox = loop.run_until_complete(begin())
     loop.close()
-    with pytest.raises(RuntimeError):
-        Mailbox(loop).post(print)
+    for _ in range(3):
+        with pytest.raises(RuntimeError):
+            mailbox.post(print)

@@ -41,11 +41,11 @@ class Pipeline:
         self.models = models
         self._mailbox: Mailbox | None = None
 
-    def _news(self, deadline: Deadline) -> _News:
+    def _news(self, deadline: Deadline, *, stream: bool = False) -> _News:
         loop = asyncio.get_running_loop()
         if self._mailbox is None or self._mailbox.loop is not loop:
             self._mailbox = Mailbox(loop)
-        return _News(self._mailbox, deadline)
+        return _News(self._mailbox, deadline, stream=stream)
 
     def choose(self, model_type: ModelType, name: str | None = None) -> Model:
         """The named model, or the active one of the model type's endpoint."""
@@ -117,7 +117,7 @@ class Pipeline:
         Both are called on the worker. Raises as ``infer`` does; closing the iterator gives the request's place free.
         """
         runner = model.serving.runner
-        with closing(self._news(deadline)) as news:
+        with closing(self._news(deadline, stream=True)) as news:
             job = runner.submit(Job(request, deadline, finish, lambda data: news.tell(encode(data))))
             job.future.add_done_callback(news.end)
             try:
@@ -137,9 +137,10 @@ class Pipeline:
 class _News:
     """Carries what comes of one request from its worker to the event loop."""
 
-    def __init__(self, mailbox: Mailbox, deadline: Deadline) -> None:
+    def __init__(self, mailbox: Mailbox, deadline: Deadline, *, stream: bool) -> None:
         self._mailbox = mailbox
-        self._mailbox.expecting += 1
+        self._stream = stream
+        self._mailbox.begin(stream=stream)
         self._loop = mailbox.loop
         self._deadline = deadline
         self._chunks: list[Any] = []
@@ -167,7 +168,7 @@ class _News:
     def close(self) -> None:
         """Nobody wants any more."""
         self._timer.cancel()
-        self._mailbox.expecting -= 1
+        self._mailbox.end(stream=self._stream)
 
     def _call(self, function: Any, *arguments: Any) -> None:
         try:
