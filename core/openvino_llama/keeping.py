@@ -8,15 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from openvino_llama.errors import DeadlineExceededError, GuestTrapError, LimitError, RequestCancelledError
+from openvino_llama.errors import (
+    DeadlineExceededError,
+    GuestTrapError,
+    LimitError,
+    RequestCancelledError,
+    UnavailableError,
+)
 
 if TYPE_CHECKING:
     from openvino_llama.sandbox.guest import Guest
 
 __all__ = ["KeptGuest"]
 
-_BROKEN = (GuestTrapError, DeadlineExceededError, LimitError, RequestCancelledError)
-"""Errors after which a guest's state is not to be trusted."""
+_BROKEN = (GuestTrapError, DeadlineExceededError, LimitError, RequestCancelledError, UnavailableError)
+"""Errors after which a guest's state is not to be trusted: it may have been stopped anywhere."""
 
 
 class KeptGuest:
