@@ -43,6 +43,8 @@ FORM = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
 _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 _CODINGS = ("gzip", "deflate")
+_MOST_DIGITS = 20
+"""Of a Content-Length that could be anything's."""
 
 
 def header(request: Request[Any, Any, Any], name: bytes, default: str = "") -> str:
@@ -83,8 +85,9 @@ async def _received(receive: Receive, limit: int) -> bytes:
         message = await receive()
         if message["type"] != "http.request":
             raise RequestCancelledError("the client has left before the end of its body")
-        chunks.append(message["body"])
-        size += len(message["body"])
+        chunk = message.get("body", b"")
+        chunks.append(chunk)
+        size += len(chunk)
         if size > limit:
             raise _too_large(limit)
         more = message.get("more_body", False)
@@ -94,7 +97,7 @@ async def _received(receive: Receive, limit: int) -> bytes:
 def stated_size(request: Request[Any, Any, Any]) -> int | None:
     """Content-Length; None if the body is sent in chunks. InvalidInputError if it is no number."""
     stated = header(request, b"content-length")
-    if stated and not stated.isdecimal():  # a minus is no digit
+    if stated and not (stated.isdecimal() and len(stated) < _MOST_DIGITS):  # a minus is no digit
         raise InvalidInputError(f"Content-Length: expected a number of bytes, got {stated[:40]!r}")
     return int(stated) if stated else None
 
