@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -497,6 +498,38 @@ def test_a_loop_that_is_gone(bench: Bench, gate: str) -> None:
     assert counts(model)
     assert bench.graph(model).running == 0
     GATES.open(gate + "never")
+
+
+def test_unloading_reaches_the_event_loop(bench: Bench, gate: str) -> None:
+    """Whoever reads a stream that has to end is told why."""
+    model = bench.model(Limits(workers=1, deadline_s=0.5))
+
+    async def read() -> None:
+        stream = streamed(bench, model, 1000, gates={998: gate})
+        async with aclosing(stream):
+            assert (await anext(stream))[0] == 1000
+            unloading = asyncio.create_task(asyncio.to_thread(bench.models.unload, model.name))
+            with pytest.raises(UnavailableError, match="is being unloaded"):
+                await all_of(stream)
+            await unloading
+
+    asyncio.run(read())
+
+
+def test_each_model_has_answers_of_its_own(bench: Bench) -> None:
+    """Those of a quick one do not wait for those of a slow one."""
+    quick, slow = bench.model(), bench.model()
+
+    async def take() -> list[Any]:
+        pipeline, deadline = Pipeline(bench.models), Deadline(1)
+        news = [pipeline._news(each.serving.runner, deadline) for each in (quick, slow, quick)]
+        for each in news:
+            each.close()
+        return [each._mailbox for each in news]
+
+    first, other, again = asyncio.run(take())
+    assert first is again
+    assert first is not other
 
 
 def test_the_deadline_of_a_hook_that_does_not_end(bench: Bench, gate: str) -> None:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["KeptGuest"]
 
 _BROKEN = (GuestTrapError, DeadlineExceededError, LimitError, RequestCancelledError, UnavailableError)
-"""Errors after which a guest's state is not to be trusted: it may have been stopped anywhere."""
+"""Errors after which a guest's state is not to be trusted: it may have been stopped anywhere. (UnavailableError: since
+its model goes. That of an engine which is restarting has stopped nothing, and costs a new guest.)"""
 
 
 class KeptGuest:

@@ -27,7 +27,7 @@ _STREAM_PAUSE_SECONDS = 0.002
 
 
 class Mailbox:
-    """The calls for one event loop."""
+    """The calls for one event loop, of workers whose requests take alike long."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop

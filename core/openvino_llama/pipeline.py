@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -26,6 +27,7 @@ from openvino_llama.jobs import Finish, Job
 from openvino_llama.mailbox import Mailbox
 from openvino_llama.models import Model, Models
 from openvino_llama.reading import read_fields
+from openvino_llama.runner import Runner
 from openvino_llama.sandbox.deadline import Deadline
 
 __all__ = ["Pipeline", "read_parameters", "told_apart"]
@@ -39,13 +41,15 @@ class Pipeline:
 
     def __init__(self, models: Models) -> None:
         self.models = models
-        self._mailbox: Mailbox | None = None
+        self._mailboxes: WeakKeyDictionary[Runner, Mailbox] = WeakKeyDictionary()
+        """One for each loaded model: the answers of a quick one must not wait for those of a slow one."""
 
-    def _news(self, deadline: Deadline, *, stream: bool = False) -> _News:
+    def _news(self, runner: Runner, deadline: Deadline, *, stream: bool = False) -> _News:
         loop = asyncio.get_running_loop()
-        if self._mailbox is None or self._mailbox.loop is not loop:
-            self._mailbox = Mailbox(loop)
-        return _News(self._mailbox, deadline, stream=stream)
+        mailbox = self._mailboxes.get(runner)
+        if mailbox is None or mailbox.loop is not loop:
+            self._mailboxes[runner] = mailbox = Mailbox(loop)
+        return _News(mailbox, deadline, stream=stream)
 
     def choose(self, model_type: ModelType, name: str | None = None) -> Model:
         """The named model, or the active one of the model type's endpoint."""
@@ -96,13 +100,13 @@ class Pipeline:
         request gives its place free.
         """
         runner = model.serving.runner
-        with closing(self._news(deadline)) as news:
+        with closing(self._news(runner, deadline)) as news:
             job = runner.submit(Job(request, deadline, *finish))
             job.future.add_done_callback(news.end)
             try:
                 _, ended = await news.next()
                 if not ended:
-                    raise _too_late(model)
+                    raise deadline.reason or _too_late(model)
                 return job.future.result()
             finally:
                 if not job.future.done():
@@ -117,7 +121,7 @@ class Pipeline:
         Both are called on the worker. Raises as ``infer`` does; closing the iterator gives the request's place free.
         """
         runner = model.serving.runner
-        with closing(self._news(deadline, stream=True)) as news:
+        with closing(self._news(runner, deadline, stream=True)) as news:
             job = runner.submit(Job(request, deadline, finish, lambda data: news.tell(encode(data))))
             job.future.add_done_callback(news.end)
             try:
@@ -127,7 +131,7 @@ class Pipeline:
                     if chunks:
                         yield chunks
                     if news.too_late and not ended:
-                        raise _too_late(model)
+                        raise deadline.reason or _too_late(model)
                 yield [job.future.result()]
             finally:
                 if not job.future.done():

@@ -174,6 +174,18 @@ def test_a_head_that_does_not_end_is_hung_up_on(live: Live, monkeypatch: pytest.
                 pass
 
 
+def test_line_breaks_after_an_answer_are_no_head(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They keep a connection no longer than the beginning of a head does."""
+    monkeypatch.setattr(protocol, "_HEAD_SECONDS", 0.3)
+    with live.connect() as connection:
+        connection.settimeout(5)
+        connection.sendall(FULL)
+        assert status(connection.recv(1 << 16)) == 200
+        connection.sendall(b"\r\n")
+        while connection.recv(1 << 16):
+            pass
+
+
 def test_a_body_that_does_not_end_is_408(live: Live) -> None:
     """A body that takes longer than the model's deadline is not waited for."""
     head = HEAD.replace(b"/tiny", b"/tiny?model=hasty") + b"Content-Length: 1000\r\n\r\n{"

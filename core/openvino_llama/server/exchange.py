@@ -81,6 +81,7 @@ class Exchange:
         self._gone: asyncio.Future[None] | None = None
         self._room = 0
         """Bytes that are kept for the body."""
+        self._body: bytes | None = None
         self.model: Model | None = None
         """The model that was chosen."""
 
@@ -142,10 +143,14 @@ class Exchange:
         return model
 
     async def body(self) -> bytes:
-        """The body, its content coding undone; a client that sends it too slowly is not waited for."""
-        body = await self._in_time(read_body(self.request, self._limit))
-        self._has_size(len(body))
-        return body
+        """The body, its content coding undone; a client that sends it too slowly is not waited for.
+
+        It comes only once: whoever takes it from here must not have Litestar read it as well.
+        """
+        if self._body is None:
+            self._body = await self._in_time(read_body(self.request, self._limit))
+            self._has_size(len(self._body))
+        return self._body
 
     async def parts(self) -> tuple[Part, ...]:
         """The parts of a multipart body."""
@@ -224,6 +229,7 @@ class _Sending:
 async def _within(seconds: float, reading: Awaitable[Read]) -> Read:
     """As asyncio.timeout does it, which takes four times as long where nothing is late. Raises TimeoutError."""
     task, late = asyncio.current_task(), False
+    before = task.cancelling() if task else 0
 
     def give_up() -> None:
         nonlocal late
@@ -235,7 +241,7 @@ async def _within(seconds: float, reading: Awaitable[Read]) -> Read:
     try:
         return await reading
     except asyncio.CancelledError:
-        if not late or task is None or task.uncancel():  # somebody else has cancelled it as well
+        if not late or task is None or task.uncancel() > before:  # somebody else has cancelled it as well
             raise
         raise TimeoutError from None
     finally:

@@ -14,7 +14,7 @@ from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 
 from openvino_llama.config import ModelType
-from openvino_llama.errors import InvalidInputError
+from openvino_llama.errors import HookError, InvalidInputError
 from openvino_llama.hookspecs import InferenceRequest, Reply
 from openvino_llama.models import Model
 from openvino_llama.pipeline import read_parameters, told_apart
@@ -157,6 +157,8 @@ async def _read(
 def _answer(model: Model, result: Any) -> ASGIApp:
     """The response, ready to be sent; made on the worker, since results may be large."""
     if isinstance(result, Reply):
+        if not isinstance(result.body, bytes):
+            raise HookError(f"postprocess gave a Reply whose body is no bytes, but {type(result.body).__name__}")
         return WholeAnswer(result.body, _with_charset(result.media_type), _headers(model.name))
     return WholeAnswer(_encoded(model, result), "application/json", _headers(model.name))
 

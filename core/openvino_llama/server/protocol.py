@@ -44,9 +44,10 @@ class Protocol(HttpToolsProtocol):
         """Feed the parser, unless it has been fed too much of a head already."""
         in_head, heads = self._reading_head, self._heads
         super().data_received(data)
-        if self._head_has_begun:  # and has not ended: most come in one piece, and nobody has to wait for their end
+        is_rest = in_head and heads == self._heads  # all of it belongs to a head, or are line breaks before one
+        if is_rest or self._head_has_begun:  # most heads come in one piece, and nobody has to wait for their end
             self._await_head()
-        if in_head and heads == self._heads:  # all of it belongs to a head
+        if is_rest:
             self._count(len(data))
 
     def on_message_begin(self) -> None:

@@ -1,7 +1,8 @@
 """The engine's process as the server sees it: started, listened to, started again when it dies.
 
 One thread starts the process and stays for as long as it lives (the kernel binds a child to the thread that started
-it), one listens to it, and one copies stderr into the log. Knows nothing of WASI-NN, nor of what tokens mean.
+it), one listens to it, one copies stderr into the log, and one writes what a full pipe has refused (``outbox``). Knows
+nothing of WASI-NN, nor of what tokens mean.
 """
 
 from __future__ import annotations
