@@ -1,9 +1,9 @@
 """How workers reach the event loop: calls that it makes for them, several at a time when there are many.
 
 A call alone is expensive in two ways. Waking the loop is a system call that the worker makes with the GIL, and the loop
-then wants it, too. And an inference leaves nothing of the loop's code in the processor's caches: of several answers in
-a row, the first takes several times as long as the others. So while many requests are in progress, answers wait for
-each other, as a network card's interrupts do. Knows nothing of what is called.
+then wants it, too. And an inference leaves nothing of the loop's code in the processor's caches: an answer takes
+several times as long as in a loop that does nothing else. So while many requests are in progress, answers wait for each
+other, as a network card's interrupts do. Knows nothing of what is called.
 """
 
 from __future__ import annotations

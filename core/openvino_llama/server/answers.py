@@ -13,7 +13,7 @@ __all__ = ["WholeAnswer"]
 
 
 class WholeAnswer:
-    """An ASGI app that answers 200 with this body. Litestar's own response takes six times as long to be made."""
+    """An ASGI app that answers 200 with this body. Litestar's own response takes longer to be made."""
 
     __slots__ = ("_body", "_headers")
 

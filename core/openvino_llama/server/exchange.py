@@ -227,7 +227,7 @@ class _Sending:
 
 
 async def _within(seconds: float, reading: Awaitable[Read]) -> Read:
-    """As asyncio.timeout does it, which takes four times as long where nothing is late. Raises TimeoutError."""
+    """As asyncio.timeout does it, which takes longer where nothing is late. Raises TimeoutError."""
     task, late = asyncio.current_task(), False
     before = task.cancelling() if task else 0
 
