@@ -1,8 +1,9 @@
-"""The limit of a model on this machine: ``python -m benchmarks.inprocess REGISTRY MODEL FILE MEDIA_TYPE SECONDS``.
+"""The limit of a model on this machine: ``python -m benchmarks.inprocess REGISTRY MODEL FILE MEDIA_TYPE``.
 
 The plugin's own decoding and resizing and OpenVINO's inference in a thread pool; no HTTP, no sandbox, no answer.
-Tries several numbers of threads, and prints the rate of each as one line of JSON. Which of them is the limit is for who
-has several such lines to say: the best of a few single measurements is the luckiest one.
+For each line on stdin, a number of seconds, it tries several numbers of threads for so long, and prints the rate of
+each as one line of JSON. Which of them is the limit is for who has several such lines to say: the best of a few single
+measurements is the luckiest one.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from openvino_llama.pipeline import read_parameters
 from openvino_llama.plugins import ModelHooks, Plugins, load_plugins
 from openvino_llama.registry import locate, read_registry
 
-__all__ = ["infer_once", "open_model", "throughput"]
+__all__ = ["Limit", "infer_once", "open_model"]
 
 THREADS = (2, 3, 4)
 
@@ -56,36 +57,42 @@ def infer_once(config: ModelConfig, hooks: ModelHooks, infer: ov.InferRequest, r
         infer.infer(share_outputs=True)
 
 
-def throughput(registry: Path, name: str, request: InferenceRequest, threads: int, seconds: float) -> float:
-    """Inferences per second with so many threads."""
-    config, graph, plugins = open_model(registry, name)
-    hooks = plugins.hooks_for(config.type)
-    parameters = read_parameters(plugins.model_type(config.type), {})
-    request = msgspec.structs.replace(request, parameters=parameters)
-    counts = [0] * threads
-    until = time.perf_counter() + seconds
+class Limit:
+    """A model and a request for it."""
 
-    def work(number: int) -> None:
-        infer = graph.compiled.create_infer_request()
-        while time.perf_counter() < until:
-            infer_once(config, hooks, infer, request)
-            counts[number] += 1
+    def __init__(self, registry: Path, name: str, request: InferenceRequest) -> None:
+        self._config, self._graph, plugins = open_model(registry, name)
+        self._hooks = plugins.hooks_for(self._config.type)
+        parameters = read_parameters(plugins.model_type(self._config.type), {})
+        self._request = msgspec.structs.replace(request, parameters=parameters)
 
-    started = time.perf_counter()
-    workers = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    return sum(counts) / (time.perf_counter() - started)
+    def throughput(self, threads: int, seconds: float) -> float:
+        """Inferences per second with so many threads."""
+        counts = [0] * threads
+        until = time.perf_counter() + seconds
+
+        def work(number: int) -> None:
+            infer = self._graph.compiled.create_infer_request()
+            while time.perf_counter() < until:
+                infer_once(self._config, self._hooks, infer, self._request)
+                counts[number] += 1
+
+        started = time.perf_counter()
+        workers = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        return sum(counts) / (time.perf_counter() - started)
 
 
 def main() -> None:
-    """Read the arguments, measure, print."""
-    registry, name, file, media_type, seconds = sys.argv[1:]
-    request = InferenceRequest(Path(file).read_bytes(), media_type)
-    rates = {threads: throughput(Path(registry), name, request, threads, float(seconds)) for threads in THREADS}
-    print(json.dumps(rates))
+    """Read the arguments; measure and print as often as asked."""
+    registry, name, file, media_type = sys.argv[1:]
+    limit = Limit(Path(registry), name, InferenceRequest(Path(file).read_bytes(), media_type))
+    for line in sys.stdin:
+        rates = {threads: limit.throughput(threads, float(line)) for threads in THREADS}
+        print(json.dumps(rates), flush=True)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class _Connection:
 
     def receive(self) -> tuple[float, bool] | None:
         """Milliseconds that the answer took, and whether it is a good one; None if it is not whole yet."""
-        data = self.socket.recv(1 << 20)
+        data = self.socket.recv(1 << 16)
         if not data:
             raise ConnectionError("the server has closed a connection")
         self._received += data

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.report import parser, write_json
-from benchmarks.text import in_turns, pulled, show_streams
+from benchmarks.text import pulled, show_streams, streams
 
 MODEL = "drawn_scenes"
 WANTED = {1: 0.95, 8: 0.90}
@@ -24,6 +24,7 @@ def main() -> None:
     """Measure and print."""
     arguments = parser(__doc__)
     arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--turns", type=int, default=3, help="in each round")
     arguments.add_argument("--tokens", type=int, default=256, help="of each stream")
     arguments.add_argument("--streams", type=int, nargs="+", default=list(WANTED))
     arguments.add_argument("--model", type=Path, help="folder of another model")
@@ -32,11 +33,11 @@ def main() -> None:
     with TemporaryDirectory() as scratch:
         folder = _model(Path(scratch), options.model)
         for count in options.streams:
-            figures["streams"][str(count)] = in_turns(
+            figures["streams"][str(count)] = streams(
                 ("benchmarks.multimodal_engine", folder, count, options.tokens),
                 Path(scratch) / "registry.json",
                 ("benchmarks.multimodal_load", MODEL, count, options.tokens),
-                options.rounds,
+                options,
             )
     show_streams(figures["streams"], WANTED)
     write_json(options.json, figures)

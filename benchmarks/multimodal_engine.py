@@ -1,12 +1,10 @@
-"""openvino-genai called directly: ``python -m benchmarks.multimodal_engine FOLDER STREAMS TOKENS ROUNDS``.
+"""openvino-genai called directly: ``python -m benchmarks.multimodal_engine FOLDER STREAMS TOKENS``.
 
-As ``text_engine``, each stream with a picture, which is decoded already, and a text. Prints the same line of JSON.
+As ``text_engine``, each stream with a picture, which is decoded already, and a text. Prints the same lines of JSON.
 """
 
 from __future__ import annotations
 
-import json
-import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -16,7 +14,7 @@ import openvino as ov
 import openvino_genai as genai
 
 from benchmarks.multimodal_prompts import Question, questions
-from benchmarks.text_engine import follow, open_pipeline
+from benchmarks.text_engine import answer, follow, open_pipeline
 
 __all__ = ["run"]
 
@@ -38,16 +36,10 @@ def run(
 
 
 def main() -> None:
-    """Read the arguments, measure, print."""
-    folder, streams, tokens, rounds = Path(sys.argv[1]), *map(int, sys.argv[2:5])
+    """Read the arguments; measure and print as often as asked."""
+    folder, streams, tokens = Path(sys.argv[1]), *map(int, sys.argv[2:4])
     pipeline = open_pipeline(folder)
-    rates, firsts = [], []
-    for number in range(rounds + 1):
-        spent, first = run(pipeline, questions(streams, number), tokens)
-        if number:  # the first round warms up
-            rates.append(streams * tokens / spent)
-            firsts += first
-    print(json.dumps({"tps": statistics.median(rates), "ttft_ms": statistics.median(firsts) * 1000}))
+    answer(lambda number: run(pipeline, questions(streams, number), tokens), streams * tokens)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Streams about pictures: ``python -m benchmarks.multimodal_load ADDRESS MODEL STREAMS TOKENS ROUNDS``.
+"""Streams about pictures: ``python -m benchmarks.multimodal_load ADDRESS MODEL STREAMS TOKENS TURN``.
 
 As ``text_load``, each with a picture and a question in a multipart body.
 """

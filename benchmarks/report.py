@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["best_of", "medians_us", "parser", "percentile", "print_table", "write_json"]
+__all__ = ["best_of", "median_ratio", "medians_us", "parser", "percentile", "print_table", "write_json"]
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -34,6 +34,11 @@ def medians_us(functions: Sequence[Callable[[], Any]], rounds: int) -> list[floa
 def best_of(tried: Sequence[dict[str, float]]) -> list[float]:
     """The rates of whichever number of threads has the best median over these rounds."""
     return max(([each[threads] for each in tried] for threads in tried[0]), key=statistics.median)
+
+
+def median_ratio(rates: Sequence[float], limits: Sequence[float]) -> float:
+    """Of those that were measured beside each other."""
+    return statistics.median(rate / limit for rate, limit in zip(rates, limits, strict=True))
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -1,8 +1,7 @@
 """Streams of generated text, and embeddings, over HTTP, over what the same machine can do without a server.
 
-Server, engine and load are processes of their own. Engine and server take turns, each started anew and with no other
-beside it: where two lived at the same time, the one that had been started first was slower, by up to a tenth.
-``--peers`` adds llama.cpp on the same GGUF, in a virtual environment of its own.
+Server, engine and load are processes of their own, and take turns (``turns``), each time with the same prompts, which
+neither has seen before. ``--peers`` adds llama.cpp on the same GGUF, in a virtual environment of its own.
 """
 
 from __future__ import annotations
@@ -13,15 +12,16 @@ import statistics
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.peers.llamacpp_peer import llamacpp_rate
-from benchmarks.report import best_of, parser, print_table, write_json
+from benchmarks.report import best_of, median_ratio, parser, print_table, write_json
 from benchmarks.text_prompts import texts
-from benchmarks.vision import picture, run_json, served
+from benchmarks.turns import Figures, Turn, asked, in_turns, loaded, run_json, served
+from benchmarks.vision import limit, picture
 from openvino_llama.registry import read_registry
 
 GENERATOR, ENCODER, DETECTOR = "smollm2_135m_instruct", "all_minilm_l6_v2", "face_detection_short"
@@ -31,7 +31,8 @@ WANTED_EMBEDDING = 0.85
 TEXTS = 16
 """In one request for embeddings."""
 CONNECTIONS = 8
-REPEATS = 3
+SECONDS = 1.5
+"""Of each measurement of embeddings."""
 
 
 def pulled(folder: Path, names: Sequence[str]) -> list[str]:
@@ -50,84 +51,73 @@ def pulled(folder: Path, names: Sequence[str]) -> list[str]:
     return there
 
 
-def in_turns(engine: Sequence[object], registry: Path, load: Sequence[object], rounds: int) -> dict[str, float]:
-    """Engine and server in turns; medians over the rounds.
+def streams(engine: Sequence[Any], registry: Path, load: Sequence[Any], options: Any) -> Figures:
+    """Engine and server in turns; medians over all of them.
 
     ``engine`` and ``load`` are modules and their arguments, but for the load's first one, the server's address, and
-    the last one of both, how often each repeats its measurement.
+    the number of the turn, which the load gets at last and the engine on stdin.
     """
-    engines, servers = [], []
-    module, *arguments = map(str, load)
-    for _ in range(rounds):
-        engines.append(run_json(*map(str, engine), REPEATS))
-        with served(registry) as address:
-            servers.append(run_json(module, address, *arguments, REPEATS))
-    ratios = [server["tps"] / engine["tps"] for engine, server in zip(engines, servers, strict=True)]
-    return {
-        "engine_tps": statistics.median(each["tps"] for each in engines),
-        "server_tps": statistics.median(each["tps"] for each in servers),
-        "ratio": statistics.median(ratios),
-        "engine_ttft_ms": statistics.median(each["ttft_ms"] for each in engines),
-        "server_ttft_ms": statistics.median(each["ttft_ms"] for each in servers),
+    figures = in_turns(
+        {"engine": lambda: _engine(*engine), "server": lambda: _streaming(registry, *load)},
+        options.rounds,
+        options.turns,
+    )
+    medians = {
+        f"{name}_{unit}": statistics.median(each[unit] for each in measured)
+        for unit in ("tps", "ttft_ms")
+        for name, measured in figures.items()
     }
-
-
-def embedding(registry: Path, scratch: Path, options: Any) -> dict[str, float]:
-    """Texts per second, the limit and the server in turns."""
-    body = scratch / "texts.json"
-    body.write_text(json.dumps({"input": texts(TEXTS, 1)}))
-    tried, servers = [], []
-    for _ in range(options.rounds):
-        tried.append(run_json("benchmarks.inprocess", registry, ENCODER, body, "application/json", 4))
-        with served(registry) as address:
-            url = f"{address}/infer/text?model={ENCODER}"
-            run_json("benchmarks.load", url, body, "application/json", CONNECTIONS, 1)
-            servers.append(run_json("benchmarks.load", url, body, "application/json", CONNECTIONS, 4))
-    assert not any(each["errors"] for each in servers), "the server answered with errors"
-    limits, rates = best_of(tried), [each["rps"] for each in servers]
-    return {
-        "limit_texts_per_s": statistics.median(limits) * TEXTS,
-        "server_texts_per_s": statistics.median(rates) * TEXTS,
-        "ratio": statistics.median(rate / limit for rate, limit in zip(rates, limits, strict=True)),
-    }
+    rates = ([each["tps"] for each in figures[name]] for name in ("server", "engine"))
+    return {**medians, "ratio": median_ratio(*rates)}
 
 
 @contextlib.contextmanager
-def watched(registry: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """A server that tells how long its event loop has stalled."""
-    command = [sys.executable, "-m", "benchmarks.watched", str(registry)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin
-    assert process.stdout
-    try:
-        yield process.stdout.readline().split()[-1], process
-    finally:
-        process.stdin.close()
-        process.wait(60)
+def _engine(module: str, *arguments: object) -> Iterator[Turn]:
+    with asked(module, *arguments) as turn:
+        yield turn
 
 
-def stall(process: subprocess.Popen[str]) -> float:
-    """The longest one since the last time, in milliseconds."""
-    assert process.stdin
-    assert process.stdout
-    process.stdin.write("\n")
-    process.stdin.flush()
-    return float(json.loads(process.stdout.readline())["stall_ms"])
+@contextlib.contextmanager
+def _streaming(registry: Path, module: str, *arguments: object) -> Iterator[Turn]:
+    with served(registry) as address:
+        yield lambda number: run_json(module, address, *arguments, number)
+
+
+def embedding(registry: Path, scratch: Path, options: Any) -> Figures:
+    """Texts per second, the limit and the server in turns."""
+    body, media_type = scratch / "texts.json", "application/json"
+    body.write_text(json.dumps({"input": texts(TEXTS, 1)}))
+    figures = in_turns(
+        {
+            "limit": lambda: limit(registry, ENCODER, body, media_type, SECONDS),
+            "server": lambda: loaded(
+                served(registry), f"/infer/text?model={ENCODER}", body, media_type, CONNECTIONS, SECONDS
+            ),
+        },
+        options.rounds,
+        options.turns,
+    )
+    limits, rates = best_of(figures["limit"]), [each["rps"] for each in figures["server"]]
+    return {
+        "limit_texts_per_s": statistics.median(limits) * TEXTS,
+        "server_texts_per_s": statistics.median(rates) * TEXTS,
+        "ratio": median_ratio(rates, limits),
+    }
 
 
 def under_streams(registry: Path, scratch: Path, *, pictures: bool) -> dict[str, float]:
     """What 16 streams do to the event loop, and to pictures that come meanwhile."""
     figures = {}
-    with watched(registry) as (address, process):
-        run_json("benchmarks.text_load", address, GENERATOR, 16, 16, 1)
-        stall(process)
-        run_json("benchmarks.text_load", address, GENERATOR, 16, 64, 2)
-        figures["loop_stall_ms"] = stall(process)
+    with asked("benchmarks.watched", registry) as ask:
+        address = ask()["address"]
+        _sixteen(address, 16, range(1))
+        ask()
+        _sixteen(address, 64, range(1, 4))
+        figures["loop_stall_ms"] = ask()["stall_ms"]
         if pictures:
             file = scratch / "picture.jpg"
             file.write_bytes(picture())
-            arguments = ("benchmarks.text_load", address, GENERATOR, 16, 128, 2)
-            loading = threading.Thread(target=run_json, args=arguments)
+            loading = threading.Thread(target=_sixteen, args=(address, 128, range(4, 7)))
             loading.start()
             seen = run_json("benchmarks.load", f"{address}/infer/image?model={DETECTOR}", file, "image/jpeg", 1, 6)
             loading.join()
@@ -136,10 +126,16 @@ def under_streams(registry: Path, scratch: Path, *, pictures: bool) -> dict[str,
     return figures
 
 
+def _sixteen(address: str, tokens: int, turns: Iterable[int]) -> None:
+    for number in turns:
+        run_json("benchmarks.text_load", address, GENERATOR, 16, tokens, number)
+
+
 def main() -> None:
     """Measure and print."""
     arguments = parser(__doc__)
     arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--turns", type=int, default=3, help="in each round")
     arguments.add_argument("--tokens", type=int, default=96, help="of each stream")
     arguments.add_argument("--streams", type=int, nargs="+", default=list(WANTED))
     arguments.add_argument(
@@ -153,11 +149,11 @@ def main() -> None:
         there = pulled(folder, (GENERATOR, ENCODER, DETECTOR))
         figures: dict[str, Any] = {"streams": {}}
         for count in options.streams:
-            figures["streams"][str(count)] = in_turns(
+            figures["streams"][str(count)] = streams(
                 ("benchmarks.text_engine", folder / GENERATOR, count, options.tokens),
                 registry,
                 ("benchmarks.text_load", GENERATOR, count, options.tokens),
-                options.rounds,
+                options,
             )
         if ENCODER in there:
             figures["embedding"] = embedding(registry, Path(scratch), options)
@@ -180,7 +176,7 @@ def show(figures: dict[str, Any]) -> None:
 
 
 def show_streams(figures: dict[str, Any], wanted: Mapping[int, float]) -> None:
-    """Print what ``in_turns`` gave for each number of streams."""
+    """Print what ``streams`` gave for each number of streams."""
     head = ("streams", "engine tok/s", "server tok/s", "ratio", "wanted", "engine TTFT ms", "server TTFT ms")
     rows = []
     for count, each in figures.items():

@@ -1,7 +1,8 @@
-"""openvino-genai called directly: ``python -m benchmarks.text_engine FOLDER STREAMS TOKENS ROUNDS``.
+"""openvino-genai called directly: ``python -m benchmarks.text_engine FOLDER STREAMS TOKENS``.
 
-The engine alone in its process, with the scheduling that the server's engine has: no server, no sandbox, no text.
-Prints a line of JSON with its tokens per second and the median time to a stream's first token.
+The engine alone in its process, with the scheduling that the server's engine has: no server, no sandbox, no text. For
+each line on stdin, the number of a turn, it prints a line of JSON with its tokens per second and the median time to a
+stream's first token.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ import openvino_genai as genai
 from benchmarks.text_prompts import prompts
 from openvino_llama_text.config import EngineConfig
 
-__all__ = ["follow", "open_pipeline", "run"]
+__all__ = ["answer", "follow", "open_pipeline", "run"]
 
 
 def run(pipeline: genai.ContinuousBatchingPipeline, ids: list[ov.Tensor], tokens: int) -> tuple[float, list[float]]:
@@ -58,21 +59,24 @@ def open_pipeline(folder: Path) -> genai.ContinuousBatchingPipeline:
     return genai.ContinuousBatchingPipeline(str(folder), scheduler, "CPU", {})
 
 
+def answer(turn: Callable[[int], tuple[float, list[float]]], all_tokens: int) -> None:
+    """Measure and print as often as asked; ``turn`` gives the seconds of all tokens, and those to each first one."""
+    for line in sys.stdin:
+        spent, first = turn(int(line))
+        print(json.dumps({"tps": all_tokens / spent, "ttft_ms": statistics.median(first) * 1000}), flush=True)
+
+
 def main() -> None:
-    """Read the arguments, measure, print."""
-    folder, streams, tokens, rounds = Path(sys.argv[1]), *map(int, sys.argv[2:5])
+    """Read the arguments; measure and print as often as asked."""
+    folder, streams, tokens = Path(sys.argv[1]), *map(int, sys.argv[2:4])
     pipeline = open_pipeline(folder)
     tokenizer = pipeline.get_tokenizer()
-    rates, firsts = [], []
-    for number in range(rounds + 1):
-        ids = [
-            ov.Tensor(np.asarray(tokenizer.encode(each).input_ids.data, np.int64)) for each in prompts(streams, number)
-        ]
-        spent, first = run(pipeline, ids, tokens)
-        if number:  # the first round warms up
-            rates.append(streams * tokens / spent)
-            firsts += first
-    print(json.dumps({"tps": statistics.median(rates), "ttft_ms": statistics.median(firsts) * 1000}))
+
+    def turn(number: int) -> tuple[float, list[float]]:
+        ids = [tokenizer.encode(each).input_ids.data for each in prompts(streams, number)]
+        return run(pipeline, [ov.Tensor(np.asarray(each, np.int64)) for each in ids], tokens)
+
+    answer(turn, streams * tokens)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Streams of a server: ``python -m benchmarks.text_load ADDRESS MODEL STREAMS TOKENS ROUNDS``.
+"""Streams of a server: ``python -m benchmarks.text_load ADDRESS MODEL STREAMS TOKENS TURN``.
 
 Opens so many streams of Server-Sent Events at once, each over a connection of its own, and reads them to their end.
 Prints a line of JSON with the tokens per second of all together and the median time to a stream's first event.
@@ -78,18 +78,13 @@ def request(address: str, target: str, media_type: str, body: bytes) -> bytes:
 
 
 def load(make: Callable[[str, str, int, int, int], Sequence[bytes]]) -> None:
-    """Read the arguments, load, print; ``make`` makes requests of address, model, streams, tokens and seed."""
+    """Read the arguments, load, print; ``make`` makes requests of address, model, streams, tokens and turn."""
     address, model = sys.argv[1:3]
-    streams, tokens, rounds = map(int, sys.argv[3:6])
-    rates, firsts = [], []
-    for number in range(rounds + 1):
-        requests = make(address, model, streams, tokens, 1000 + number)
-        with asyncio.Runner(loop_factory=uvicorn.Config("").get_loop_factory()) as runner:
-            spent, first = runner.run(measure(address, requests, tokens))
-        if number:  # the first round warms up
-            rates.append(streams * tokens / spent)
-            firsts += first
-    print(json.dumps({"tps": statistics.median(rates), "ttft_ms": statistics.median(firsts) * 1000}))
+    streams, tokens, number = map(int, sys.argv[3:6])
+    requests = make(address, model, streams, tokens, number)
+    with asyncio.Runner(loop_factory=uvicorn.Config("").get_loop_factory()) as runner:
+        spent, first = runner.run(measure(address, requests, tokens))
+    print(json.dumps({"tps": streams * tokens / spent, "ttft_ms": statistics.median(first) * 1000}))
 
 
 def _requests(address: str, model: str, streams: int, tokens: int, seed: int) -> list[bytes]:

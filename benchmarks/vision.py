@@ -1,8 +1,8 @@
 """HTTP throughput of the server over the in-process limit of the same machine, in one run.
 
-Server, load and limit are processes of their own and take turns; so does the least that a Litestar server can be
-(``bare``), which shows how much of the limit HTTP in Python leaves. ``--peers`` adds LitServe, in a virtual environment
-of its own, with the same model file and the same preprocessing.
+Server, load and limit are processes of their own and take turns (``turns``); so does the least that a Litestar server
+can be (``bare``), which shows how much of the limit HTTP in Python leaves. ``--peers`` adds LitServe, in a virtual
+environment of its own, with the same model file and the same preprocessing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import base64
 import contextlib
 import io
 import json
-import signal
 import statistics
 import subprocess
 import sys
@@ -24,11 +23,11 @@ from typing import Any
 from PIL import Image
 
 from benchmarks.peers.litserve_peer import litserve_url
-from benchmarks.report import best_of, parser, print_table, write_json
+from benchmarks.report import best_of, median_ratio, parser, print_table, write_json
+from benchmarks.turns import ROOT, Turn, asked, in_turns, loaded, run_json, served, started
 
 MODELS = {"mobilenet_v2": 0.90, "face_detection_short": 0.70}
 """Model -> the share of the limit that the server has to reach."""
-ROOT = Path(__file__).resolve().parent.parent
 MIRROR = ROOT.parent / "shared" / "models"
 CONNECTIONS = 16
 BARE_THREADS = 4
@@ -43,56 +42,38 @@ def picture() -> bytes:
     return buffer.getvalue()
 
 
-@contextlib.contextmanager
-def served(registry: Path) -> Iterator[str]:
-    """A server of its own; its address."""
-    with _started("openvino_llama", "serve", "--registry", registry, "--port", "0") as address:
-        yield address
-
-
-@contextlib.contextmanager
-def _started(module: str, *arguments: object) -> Iterator[str]:
-    command = [sys.executable, "-m", module, *map(str, arguments)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    try:
-        assert process.stdout
-        yield process.stdout.readline().split()[-1]
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
-
-
-def run_json(module: str, *arguments: object) -> dict[str, Any]:
-    """Run a benchmark's part in a process of its own."""
-    command = [sys.executable, "-m", module, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    if done.returncode:
-        raise RuntimeError(done.stderr)
-    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return figures
-
-
 def measure(name: str, registry: Path, file: Path, options: Any) -> dict[str, float]:
-    """Limit and server in turns; medians over the rounds. The limit is that of the best number of threads."""
-    tried, servers, bares = [], [], []
-    for _ in range(options.rounds):
-        tried.append(run_json("benchmarks.inprocess", registry, name, file, "image/jpeg", options.seconds))
-        with served(registry) as address:
-            url = f"{address}/infer/image?model={name}"
-            run_json("benchmarks.load", url, file, "image/jpeg", CONNECTIONS, 1)
-            servers.append(run_json("benchmarks.load", url, file, "image/jpeg", CONNECTIONS, options.seconds))
-            alone = run_json("benchmarks.load", url, file, "image/jpeg", 1, options.seconds)
-        with _started("benchmarks.bare", registry, name, BARE_THREADS) as address:
-            url = f"{address}/infer/image"
-            run_json("benchmarks.load", url, file, "image/jpeg", CONNECTIONS, 1)
-            bares.append(run_json("benchmarks.load", url, file, "image/jpeg", CONNECTIONS, options.seconds))
-    assert not any(each["errors"] for each in (*servers, *bares)), "a server answered with errors"
-    limits = best_of(tried)
-    limit, rate = statistics.median(limits), statistics.median(each["rps"] for each in servers)
-    ratio = statistics.median(each["rps"] / limit for each, limit in zip(servers, limits, strict=True))
-    bare = statistics.median(each["rps"] / limit for each, limit in zip(bares, limits, strict=True))
-    latencies = {"p50_ms": alone["p50_ms"], "p99_ms": alone["p99_ms"]}
-    return {"limit_rps": limit, "server_rps": rate, "ratio": ratio, "bare_ratio": bare} | latencies
+    """Medians over all turns. The limit is that of the best number of threads."""
+    path = f"/infer/image?model={name}"
+    load = (file, "image/jpeg", CONNECTIONS, options.seconds)
+    figures = in_turns(
+        {
+            "limit": lambda: limit(registry, name, file, "image/jpeg", options.seconds),
+            "server": lambda: loaded(served(registry), path, *load),
+            "bare": lambda: loaded(started("benchmarks.bare", registry, name, BARE_THREADS), path, *load),
+        },
+        options.rounds,
+        options.turns,
+    )
+    limits = best_of(figures["limit"])
+    rates, bares = ([each["rps"] for each in figures[server]] for server in ("server", "bare"))
+    with loaded(served(registry), path, file, "image/jpeg", 1, 4 * options.seconds) as alone:
+        alone(0)
+        latencies = {quantile: value for quantile, value in alone(1).items() if quantile in ("p50_ms", "p99_ms")}
+    return {
+        "limit_rps": statistics.median(limits),
+        "server_rps": statistics.median(rates),
+        "ratio": median_ratio(rates, limits),
+        "bare_ratio": median_ratio(bares, limits),
+        **latencies,
+    }
+
+
+@contextlib.contextmanager
+def limit(registry: Path, name: str, file: Path, media_type: str, seconds: float) -> Iterator[Turn]:
+    """The rates of each number of threads without a server."""
+    with asked("benchmarks.inprocess", registry, name, file, media_type) as ask:
+        yield lambda _: ask(seconds)
 
 
 def pulled(folder: Path, name: str) -> Path:
@@ -107,7 +88,8 @@ def main() -> None:
     """Measure and print."""
     arguments = parser(__doc__)
     arguments.add_argument("--rounds", type=int, default=3)
-    arguments.add_argument("--seconds", type=float, default=4.0, help="length of each measurement")
+    arguments.add_argument("--turns", type=int, default=4, help="in each round")
+    arguments.add_argument("--seconds", type=float, default=1.5, help="length of each measurement")
     arguments.add_argument("--peers", action="store_true", help="measure LitServe too (installs it)")
     options = arguments.parse_args()
     figures: dict[str, dict[str, float]] = {}
@@ -122,7 +104,7 @@ def main() -> None:
             if options.peers:
                 with litserve_url(registry, name) as url:
                     run_json("benchmarks.load", url, json_file, "application/json", CONNECTIONS, 1)
-                    peer = run_json("benchmarks.load", url, json_file, "application/json", CONNECTIONS, options.seconds)
+                    peer = run_json("benchmarks.load", url, json_file, "application/json", CONNECTIONS, 4)
                     assert not peer["errors"], "LitServe answered with errors"
                     figures[name]["litserve_rps"] = peer["rps"]
     head = ("model", "limit/s", "server/s", "ratio", "wanted", "bare ratio", "p50 ms", "p99 ms", "LitServe/s")

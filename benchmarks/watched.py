@@ -1,7 +1,7 @@
 """``ovllama serve`` with a watch on its event loop: ``python -m benchmarks.watched REGISTRY``.
 
-Prints the address, as the command does; for each line on stdin a line of JSON with the loop's longest stall since the
-last one, in milliseconds; and ends with stdin.
+For each line on stdin it prints a line of JSON with its address and the loop's longest stall since the last one, in
+milliseconds; it ends with stdin.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class Watch:
             await asyncio.sleep(_PERIOD)
             self.longest = max(self.longest, time.perf_counter() - due)
 
-    def answer(self, server: uvicorn.Server) -> None:
+    def answer(self, server: uvicorn.Server, address: str) -> None:
         """Tell whoever asks, and end the server when nobody is there any more."""
         for _ in sys.stdin:
-            print(json.dumps({"stall_ms": self.longest * 1000}), flush=True)
+            print(json.dumps({"address": address, "stall_ms": self.longest * 1000}), flush=True)
             self.longest = 0.0
         server.should_exit = True
 
@@ -58,8 +58,7 @@ async def serve(registry: Path) -> None:
         await asyncio.sleep(0.05)
     await app.state.server.loaded.wait()
     port = server.servers[0].sockets[0].getsockname()[1]
-    print(f"OpenVINO-Llama serves on http://127.0.0.1:{port}", flush=True)
-    threading.Thread(target=watch.answer, args=(server,), daemon=True).start()
+    threading.Thread(target=watch.answer, args=(server, f"http://127.0.0.1:{port}"), daemon=True).start()
     await serving
     watching.cancel()
 

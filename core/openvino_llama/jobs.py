@@ -103,6 +103,16 @@ class LastOf(Deadline):
         super().__init__(max(each.remaining() for each in deadlines))
         self._deadlines = deadlines
 
+    @property
+    def at(self) -> float:
+        """The last of theirs."""
+        return max(each.at for each in self._deadlines)
+
+    def on_cancel(self, notify: Callable[[], None]) -> None:
+        """When any of theirs is."""
+        for each in self._deadlines:
+            each.on_cancel(notify)
+
     def remaining(self) -> float:
         """The longest of theirs, in seconds."""
         return max(each.remaining() for each in self._deadlines)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from openvino_llama.jobs import LastOf
 from openvino_llama.sandbox.deadline import TICK_SECONDS, Deadline, Watchdog
 
 
@@ -37,70 +38,143 @@ def test_a_cancelled_deadline_is_over() -> None:
     assert deadline.cancelled
 
 
-def test_it_ticks() -> None:
-    """As often as it promises, more or less."""
-    ticked = threading.Event()
-    watchdog = Watchdog(ticked.set)
-    assert ticked.wait(100 * TICK_SECONDS)
-    watchdog.close()
+class TestRegularTicks:
+    """For those who count them."""
 
+    def test_they_come(self) -> None:
+        """As often as promised, more or less."""
+        ticked = threading.Event()
+        watchdog = Watchdog(ticked.set, regular=True)
+        assert ticked.wait(100 * TICK_SECONDS)
+        watchdog.close()
 
-def test_it_sleeps_while_nothing_runs() -> None:
-    """An idle process does not wake up a hundred times a second; whatever begins or is watched wakes it."""
-    ticks: list[float] = []
-    watchdog = Watchdog(lambda: ticks.append(time.monotonic()))
-    time.sleep(1.5)
-    for _ in range(3):
-        slept = len(ticks)
-        time.sleep(20 * TICK_SECONDS)
-        assert len(ticks) == slept
-        watchdog.begin()
-        time.sleep(20 * TICK_SECONDS)
-        assert slept + 10 <= len(ticks) <= slept + 21  # none for the time that was slept
-        watchdog.end()
+    def test_there_are_none_while_nothing_runs(self) -> None:
+        """An idle process does not wake up a hundred times a second; whatever is watched wakes it."""
+        ticks: list[float] = []
+        watchdog = Watchdog(lambda: ticks.append(time.monotonic()), regular=True)
         time.sleep(1.5)
-    cancelled = threading.Event()
-    with watchdog.watching(cancelled.set, Deadline(0.05)):
+        for _ in range(3):
+            slept = len(ticks)
+            time.sleep(20 * TICK_SECONDS)
+            assert len(ticks) == slept
+            with watchdog.watching(Deadline(60)):
+                time.sleep(20 * TICK_SECONDS)
+                assert slept + 10 <= len(ticks) <= slept + 21  # none for the time that was slept
+            time.sleep(1.5)
+        watchdog.close()
+
+    def test_they_go_on_while_anything_runs(self) -> None:
+        """Many begin and end; as long as one has not ended, there are ticks."""
+        ticks: list[float] = []
+        watchdog = Watchdog(lambda: ticks.append(time.monotonic()), regular=True)
+        with watchdog.watching(Deadline(60)):
+            for _ in range(20):
+                with watchdog.watching(Deadline(60)):
+                    pass
+            time.sleep(1.5)
+            seen = len(ticks)
+            time.sleep(20 * TICK_SECONDS)
+            assert len(ticks) >= seen + 10
+        watchdog.close()
+
+    def test_they_catch_up(self) -> None:
+        """Those that a busy process has made late come together: they say what time it is."""
+        ticks: list[float] = []
+
+        def tick() -> None:
+            ticks.append(time.monotonic())
+            if len(ticks) % 5 == 0:
+                time.sleep(5 * TICK_SECONDS)
+
+        started = time.monotonic()
+        watchdog = Watchdog(tick, regular=True)
+        time.sleep(50 * TICK_SECONDS)
+        watchdog.close()
+        assert len(ticks) > 0.75 * (time.monotonic() - started) / TICK_SECONDS
+
+
+def test_it_sleeps_until_something_is_overdue() -> None:
+    """Then it ticks, for whoever is asked at each tick whether to go on, until that has ended."""
+    ticked = threading.Semaphore(0)
+    watchdog = Watchdog(ticked.release)
+    with watchdog.watching(Deadline(60)):
+        assert not ticked.acquire(timeout=0.3)
+        with watchdog.watching(Deadline(0.1)):  # it comes after the other, and is over before
+            for _ in range(3):
+                assert ticked.acquire(timeout=5)
+        while ticked.acquire(blocking=False):
+            pass
+        assert not ticked.acquire(timeout=10 * TICK_SECONDS)
+    watchdog.close()
+
+
+def test_a_cancelled_deadline_is_noticed(watchdog: Watchdog) -> None:
+    """At once, and not when its time would have come; before it is watched, too."""
+    deadline, cancelled = Deadline(60), threading.Event()
+    for _ in range(2):
+        with watchdog.watching(deadline, cancelled.set):
+            deadline.cancel()
+            assert cancelled.wait(5)
+        cancelled.clear()
+    with watchdog.watching(deadline, cancelled.set):
         assert cancelled.wait(5)
-    watchdog.close()
 
 
-def test_it_ticks_on_while_any_guest_runs() -> None:
-    """Many begin and end; as long as one has not ended, there are ticks."""
-    ticks: list[float] = []
-    watchdog = Watchdog(lambda: ticks.append(time.monotonic()))
-    watchdog.begin()
-    for _ in range(20):
-        watchdog.begin()
-        watchdog.end()
-    time.sleep(1.5)
-    seen = len(ticks)
-    time.sleep(20 * TICK_SECONDS)
-    assert len(ticks) >= seen + 10
-    watchdog.end()
-    watchdog.close()
+def test_the_last_of_several_cancelled_deadlines_is_noticed(watchdog: Watchdog) -> None:
+    """An inference for several requests ends when nobody waits for any of them."""
+    deadlines, cancelled = [Deadline(60), Deadline(60)], threading.Event()
+    with watchdog.watching(LastOf(deadlines), cancelled.set):
+        deadlines[1].cancel()
+        assert not cancelled.wait(5 * TICK_SECONDS)
+        deadlines[0].cancel()
+        assert cancelled.wait(5)
 
 
-def test_it_catches_up() -> None:
-    """Ticks that a busy process has made late come together: they say what time it is."""
-    ticks: list[float] = []
+def test_a_deadline_that_is_put_off_is_not_over(watchdog: Watchdog) -> None:
+    """Though the watchdog planned to look at it."""
+    deadline, cancelled = Deadline(0.2), threading.Event()
+    with watchdog.watching(deadline, cancelled.set):
+        for _ in range(10):
+            deadline.renew()
+            assert not cancelled.wait(0.05)
+        assert cancelled.wait(5)  # nothing puts it off any more
 
-    def tick() -> None:
-        ticks.append(time.monotonic())
-        if len(ticks) % 5 == 0:
-            time.sleep(5 * TICK_SECONDS)
 
-    started = time.monotonic()
-    watchdog = Watchdog(tick)
-    time.sleep(50 * TICK_SECONDS)
-    watchdog.close()
-    assert len(ticks) > 0.75 * (time.monotonic() - started) / TICK_SECONDS
+def test_it_ends_at_once() -> None:
+    """Whenever it is closed: nothing that it waits for keeps it."""
+    for pause in (0.0, 0.0001, 0.001):
+        for _ in range(200):
+            watchdog = Watchdog(lambda: None)
+            time.sleep(pause)
+            watchdog.close()
+
+
+def test_many_threads_at_once(watchdog: Watchdog) -> None:
+    """Each deadline that ends early is noticed, however many begin and end beside it."""
+    missed = []
+
+    def work(number: int) -> None:
+        for turn in range(200):
+            cancelled = threading.Event()
+            deadline = Deadline(0.005 if (turn + number) % 3 else 60)
+            with watchdog.watching(deadline, cancelled.set):
+                if deadline.remaining() > 1:
+                    deadline.cancel()
+                if not cancelled.wait(5):
+                    missed.append((number, turn))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert not missed
 
 
 def test_what_overruns_is_cancelled_again_and_again(watchdog: Watchdog) -> None:
     """Until it has ended: a cancel that came too early is not the last."""
     cancelled = threading.Semaphore(0)
-    with watchdog.watching(cancelled.release, Deadline(0.02)):
+    with watchdog.watching(Deadline(0.02), cancelled.release):
         for _ in range(3):
             assert cancelled.acquire(timeout=5)
     while cancelled.acquire(blocking=False):
@@ -112,7 +186,7 @@ def test_what_ends_in_time_is_left_alone(watchdog: Watchdog) -> None:
     """And so is what has no deadline."""
     cancelled = threading.Event()
     for deadline in (Deadline(60), None):
-        with watchdog.watching(cancelled.set, deadline):
+        with watchdog.watching(deadline, cancelled.set):
             assert not cancelled.wait(5 * TICK_SECONDS)
 
 
@@ -125,10 +199,10 @@ def test_a_cancel_that_fails_does_not_end_the_watch(watchdog: Watchdog, caplog: 
     cancelled = threading.Event()
 
     def other() -> None:
-        with watchdog.watching(cancelled.set, Deadline(0.05)):
+        with watchdog.watching(Deadline(0.05), cancelled.set):
             cancelled.wait(5)
 
-    with caplog.at_level(logging.ERROR), watchdog.watching(fail, Deadline(0)):
+    with caplog.at_level(logging.ERROR), watchdog.watching(Deadline(0), fail):
         thread = threading.Thread(target=other)
         thread.start()
         thread.join()

@@ -64,6 +64,9 @@ class GuestExitError(GuestTrapError):
 class CallingConvention(Protocol):
     """A way to cross the border between host and guest."""
 
+    counts_epochs: bool
+    """Whether epochs have to pass regularly, since a deadline is a number of them; else, guests are asked at each."""
+
     def define(self, linker: wasmtime.Linker, module: str, name: str, parameters: int, function: HostFunction) -> None:
         """Define a host function of so many i32 parameters and one i32 result, for all stores of the linker."""
 
@@ -90,6 +93,8 @@ class CallingConvention(Protocol):
 
 class BoxedCalls:
     """The public API."""
+
+    counts_epochs = True
 
     def define(self, linker: wasmtime.Linker, module: str, name: str, parameters: int, function: HostFunction) -> None:
         """Through ``Linker.define_func``."""
@@ -130,6 +135,8 @@ class BoxedCalls:
 
 class RawCalls:
     """The unchecked functions of wasmtime's C API. Arguments and results share one array of 16-byte slots."""
+
+    counts_epochs = False
 
     def __init__(self) -> None:
         from wasmtime import _bindings

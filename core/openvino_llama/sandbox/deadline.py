@@ -7,6 +7,7 @@ cancelled by its own function. One thread does both. Knows nothing of guests or 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -19,22 +20,28 @@ __all__ = ["TICK_SECONDS", "Deadline", "Watchdog"]
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.01
-"""How exact deadlines are: the time between two ticks."""
+"""How often what is overdue is told so, until it has ended."""
 _LINGER_SECONDS = 1.0
-"""How long ticks go on after the last guest, so that not every request has to wake the thread."""
+"""How long regular ticks go on after the last guest, so that not every request has to wake the thread."""
 
 
 class Deadline:
     """A moment that may be brought forward to now, from any thread, or put off."""
 
-    __slots__ = ("_at", "_seconds", "cancelled", "reason")
+    __slots__ = ("_at", "_notify", "_seconds", "cancelled", "reason")
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._at = time.monotonic() + seconds
+        self._notify: Callable[[], None] | None = None
         self.cancelled = False
         self.reason: OpenVINOLlamaError | None = None
         """Why it was cancelled, if somebody still waits."""
+
+    @property
+    def at(self) -> float:
+        """The moment, as monotonic time, if it is not cancelled."""
+        return self._at
 
     def renew(self) -> None:
         """Begin anew: something has come, and as much time again may pass until the next."""
@@ -62,116 +69,127 @@ class Deadline:
         """What runs until this deadline ends now: nobody waits any more, or whoever does is told the reason."""
         self.reason = self.reason or reason
         self.cancelled = True
+        if self._notify:
+            self._notify()
+
+    def on_cancel(self, notify: Callable[[], None]) -> None:
+        """Have that called from now on when this is cancelled, instead of what was to be called before."""
+        self._notify = notify
 
 
-_Watched = tuple[Callable[[], None], Deadline]
 _UNWATCHED = nullcontext()
 
 
 class Watchdog:
-    """One thread that ticks, and that cancels what runs past its deadline."""
+    """One thread that sleeps until a deadline is over or cancelled, and then ends what ran until it.
 
-    def __init__(self, tick: Callable[[], None]) -> None:
-        """``tick`` is called once for each TICK_SECONDS that have passed, several times in a row if this is late.
+    It wakes up for what is overdue only: a thread that looks a hundred times a second finds none of its code in the
+    processor's caches, and takes a hundredth of a processor.
+    """
 
-        When nothing has run for a while, there are no ticks, and the thread sleeps.
+    def __init__(self, tick: Callable[[], None], *, regular: bool = False) -> None:
+        """``tick`` is called when something is overdue, and again each TICK_SECONDS until it has ended.
+
+        With ``regular``, for those who count ticks, it is called once for each TICK_SECONDS that have passed for as
+        long as anything is watched, and a while longer; several times in a row if this is late.
         """
         self._tick = tick
-        self._watched: dict[object, _Watched] = {}
+        self._regular = regular
+        self._watched: dict[_Watching, None] = {}
         self._lock = threading.Lock()
-        self._running: list[None] = []
-        """One for each guest that runs: a list, because appending and popping need no lock."""
-        self._asleep = False
+        """Held while something is cancelled."""
+        self._next_look = math.inf
         self._awake = threading.Event()
-        self._stop = threading.Event()
+        self._stopping = False
         self._thread = threading.Thread(target=self._run, name="ovllama-watchdog", daemon=True)
         self._thread.start()
 
-    def _run(self) -> None:
-        ticked = needed = time.monotonic()
-        while not self._stop.wait(TICK_SECONDS):
-            now = time.monotonic()
-            # Threads that hold the GIL make this one late, and no deadline may become longer by that.
-            due = int((now - ticked) / TICK_SECONDS)
-            for _ in range(due):
-                self._tick()
-            ticked += due * TICK_SECONDS
-            if self._watched:
-                self._cancel_overdue()
-            if self._running or self._watched:
-                needed = now
-            elif now > needed + _LINGER_SECONDS:
-                self._sleep()
-                ticked = needed = time.monotonic()
-
-    def _sleep(self) -> None:
-        """An idle server must not keep a processor awake."""
-        self._awake.clear()
-        self._asleep = True
-        if not (self._running or self._watched or self._stop.is_set()):  # who comes from now on sees that this sleeps
-            self._awake.wait()
-        self._asleep = False
-
-    def begin(self) -> None:
-        """A guest runs from now on: there are ticks until as many have ended as have begun, and a while longer."""
-        self._running.append(None)
-        self._wake()
-
-    def end(self) -> None:
-        """One of those that have begun has ended."""
-        self._running.pop()
-
-    def _wake(self) -> None:
-        if self._asleep:
-            self._awake.set()
-
-    def _cancel_overdue(self) -> None:
-        now = time.monotonic()  # once for all of them: this is done a hundred times a second
-        with self._lock:
-            for cancel, deadline in self._watched.values():
-                if deadline.is_over(now):
-                    self._cancel(cancel)
-
-    def _cancel(self, cancel: Callable[[], None]) -> None:
-        try:
-            cancel()
-        # A backend may be a plugin's; without this thread no deadline of the process would hold.
-        except Exception:
-            logger.exception("a backend could not cancel its inference")
-
-    def watching(self, cancel: Callable[[], None], deadline: Deadline | None) -> AbstractContextManager[None]:
-        """Call ``cancel``, again and again, while the body runs past its deadline."""
-        return _UNWATCHED if deadline is None else _Watching(self, (cancel, deadline))
-
-    def watch(self, key: object, watched: _Watched) -> None:
-        """Call the function, again and again, from the deadline on."""
-        with self._lock:
-            self._watched[key] = watched
-        self._wake()
-
-    def unwatch(self, key: object) -> None:
-        """No more: when this returns, nothing is being cancelled any more."""
-        with self._lock:
-            del self._watched[key]
+    def watching(
+        self, deadline: Deadline | None, cancel: Callable[[], None] | None = None
+    ) -> AbstractContextManager[object]:
+        """Tick, and call ``cancel``, again and again, while the body runs past its deadline."""
+        return _UNWATCHED if deadline is None else _Watching(self, deadline, cancel)
 
     def close(self) -> None:
         """End the thread."""
-        self._stop.set()
+        self._stopping = True
         self._awake.set()
         self._thread.join()
+
+    def _watch(self, watching: _Watching) -> None:
+        deadline = watching.deadline
+        deadline.on_cancel(self._awake.set)
+        self._watched[watching] = None
+        # Deadlines are equally long as a rule: the next look was planned for one that began earlier.
+        if deadline.at < self._next_look or deadline.is_over():
+            self._awake.set()
+
+    def _unwatch(self, watching: _Watching) -> None:
+        """When this returns, nothing is being cancelled any more."""
+        with self._lock:
+            del self._watched[watching]
+
+    # ---- on the thread ------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        ticked = needed = time.monotonic()
+        while not self._stopping:
+            self._next_look = math.inf  # who comes while this looks wakes it once more
+            watched, now = list(self._watched), time.monotonic()
+            overdue = [each for each in watched if each.deadline.is_over(now)]
+            needed = now if watched else needed
+            if self._regular:
+                ticked += self._catch_up(now - ticked)
+            elif overdue:
+                self._tick()
+            for each in overdue:
+                self._cancel(each)
+            if overdue or (self._regular and now < needed + _LINGER_SECONDS):
+                self._next_look = now + TICK_SECONDS
+            elif watched:
+                self._next_look = min(each.deadline.at for each in watched)
+            self._sleep(now)
+            if self._next_look == math.inf:
+                ticked = time.monotonic()  # no ticks for the time that was slept
+
+    def _sleep(self, now: float) -> None:
+        forever = self._next_look == math.inf
+        self._awake.wait(None if forever else min(self._next_look - now, threading.TIMEOUT_MAX))
+        self._awake.clear()  # before it looks: who sets it from now on may have come too late for that
+
+    def _catch_up(self, seconds: float) -> float:
+        """Tick for the seconds that have passed; for how many of them, since the last tick may not be due.
+
+        Threads that hold the GIL make this one late, and no deadline may become longer by that.
+        """
+        due = int(seconds / TICK_SECONDS)
+        for _ in range(due):
+            self._tick()
+        return due * TICK_SECONDS
+
+    def _cancel(self, overdue: _Watching) -> None:
+        with self._lock:
+            if overdue.cancel is None or overdue not in self._watched:
+                return
+            try:
+                overdue.cancel()
+            # A backend may be a plugin's; without this thread no deadline of the process would hold.
+            except Exception:
+                logger.exception("a backend could not cancel its inference")
 
 
 class _Watching:
     """While its body runs, the watchdog watches. No generator: this is entered for each token of a stream."""
 
-    __slots__ = ("_watchdog", "_watched")
+    __slots__ = ("_watchdog", "cancel", "deadline")
 
-    def __init__(self, watchdog: Watchdog, watched: _Watched) -> None:
+    def __init__(self, watchdog: Watchdog, deadline: Deadline, cancel: Callable[[], None] | None) -> None:
         self._watchdog = watchdog
-        self._watched = watched
+        self.deadline = deadline
+        self.cancel = cancel
 
     def __enter__(self) -> None:
-        self._watchdog.watch(self, self._watched)
+        self._watchdog._watch(self)  # noqa: SLF001 - the two are one
 
     def __exit__(self, *_: object) -> None:
-        self._watchdog.unwatch(self)
+        self._watchdog._unwatch(self)  # noqa: SLF001

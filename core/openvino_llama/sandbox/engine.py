@@ -44,8 +44,8 @@ class Sandbox:
 
     def __init__(self, calls: CallingConvention | None = None) -> None:
         self.engine = wasmtime.Engine(_config())
-        self.watchdog = Watchdog(self.engine.increment_epoch)
         self.calls = calls or best_calls()
+        self.watchdog = Watchdog(self.engine.increment_epoch, regular=self.calls.counts_epochs)
         self._linker = wasmtime.Linker(self.engine)
         self._linker.define_wasi()
         self._running = threading.local()
@@ -94,15 +94,14 @@ class Sandbox:
         nn.deadline, nn.failure = deadline, None
         outer = getattr(self._running, "nn", None)  # a backend may run a guest of its own
         self._running.nn = nn
-        self.watchdog.begin()
         try:
-            return function()
+            with self.watchdog.watching(deadline):
+                return function()
         except GuestInterruptedError as error:
             raise DeadlineExceededError("the guest was stopped at its deadline") from error
         except wasmtime.WasmtimeError as error:
             raise GuestTrapError("the guest could not be called") from error
         finally:
-            self.watchdog.end()
             self._running.nn = outer
 
     def close(self) -> None:

@@ -298,7 +298,7 @@ class WasiNN:
         started = time.perf_counter()
         held = self._contexts.get(context).context
         try:
-            with self._watchdog.watching(held.cancel, self.deadline):
+            with self._watchdog.watching(self.deadline, held.cancel):
                 return run()
         except Exception as error:
             if self.deadline is not None and self.deadline.is_over():
