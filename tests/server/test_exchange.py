@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
+import threading
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
@@ -205,6 +208,23 @@ def test_several_inferences_of_one_request(counts: Live) -> None:
     answer = ask(counts, "several", starts=[3, 1, 2])
     assert answer.json() == [[3, 2, 1], [1], [2, 1]]
     assert requests(counts, "several", 200) == before + 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells how often a thread has slept")
+def test_a_request_that_ends_well_wakes_no_watchdog(counts: Live) -> None:
+    """It is asleep until a deadline is over; a thread that wakes up for each request would cost them all something."""
+    ask(counts, "several", starts=[1])
+    watchdogs = [each for each in threading.enumerate() if each.name == "ovllama-watchdog"]
+    assert watchdogs
+    before = _sleeps(watchdogs)
+    for _ in range(50):
+        assert ask(counts, "several", starts=[1, 2]).status_code == 200
+    assert _sleeps(watchdogs) - before < 10
+
+
+def _sleeps(threads: Sequence[threading.Thread]) -> int:
+    statuses = (Path(f"/proc/self/task/{each.native_id}/status").read_text() for each in threads)
+    return sum(int(text.partition("\nvoluntary_ctxt_switches:")[2].split()[0]) for text in statuses)
 
 
 def test_their_outputs_in_one_stream(counts: Live) -> None:

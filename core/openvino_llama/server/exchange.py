@@ -112,15 +112,14 @@ class Exchange:
         try:
             response = await self._work(self)
             await response(scope, receive, send)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if self._gone and self._gone.done() and task:
-                task.uncancel()
+        except BaseException as error:
+            for deadline in self._deadlines:
+                deadline.cancel()  # what still runs now (one of several has failed) is for nothing
+            if isinstance(error, asyncio.CancelledError) and self._gone and self._gone.done() and self._task:
+                self._task.uncancel()
                 raise RequestCancelledError("the client has left") from None
             raise
         finally:
-            for deadline in self._deadlines:
-                deadline.cancel()  # what still runs now (one of several has failed) is for nothing
             self._stop_watching()
 
     def choose(self, model_type: str, name: str | None = None) -> Model:
