@@ -1,7 +1,7 @@
 """What stands around each step of a request on its worker: how long it took, what becomes of an error.
 
-These are entered several times a request: they are classes, since a generator's context manager costs four times as
-much. Knows nothing of threads or of guests.
+These are entered several times a request: they are classes, since a generator's context manager costs two to three
+times as much. Knows nothing of threads or of guests.
 """
 
 from __future__ import annotations
