@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.report import parser, write_json
 from benchmarks.text import pulled, show_streams, streams
+from benchmarks.turns import served
 
 MODEL = "drawn_scenes"
 WANTED = {1: 0.95, 8: 0.90}
@@ -23,7 +25,7 @@ WANTED = {1: 0.95, 8: 0.90}
 def main() -> None:
     """Measure and print."""
     arguments = parser(__doc__)
-    arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--rounds", type=int, default=4)
     arguments.add_argument("--turns", type=int, default=3, help="in each round")
     arguments.add_argument("--tokens", type=int, default=256, help="of each stream")
     arguments.add_argument("--streams", type=int, nargs="+", default=list(WANTED))
@@ -35,7 +37,7 @@ def main() -> None:
         for count in options.streams:
             figures["streams"][str(count)] = streams(
                 ("benchmarks.multimodal_engine", folder, count, options.tokens),
-                Path(scratch) / "registry.json",
+                {"server": partial(served, Path(scratch) / "registry.json")},
                 ("benchmarks.multimodal_load", MODEL, count, options.tokens),
                 options,
             )

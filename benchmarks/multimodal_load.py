@@ -1,4 +1,4 @@
-"""Streams about pictures: ``python -m benchmarks.multimodal_load ADDRESS MODEL STREAMS TOKENS TURN``.
+"""Streams about pictures: ``python -m benchmarks.multimodal_load ADDRESS MODEL STREAMS TOKENS``.
 
 As ``text_load``, each with a picture and a question in a multipart body.
 """

@@ -1,7 +1,8 @@
 """Streams of generated text, and embeddings, over HTTP, over what the same machine can do without a server.
 
 Server, engine and load are processes of their own, and take turns (``turns``), each time with the same prompts, which
-neither has seen before. ``--peers`` adds llama.cpp on the same GGUF, in a virtual environment of its own.
+neither has seen before; so does the least that a Litestar server of the engine can be (``bare_text``), which shows what
+HTTP in Python leaves of it. ``--peers`` adds llama.cpp on the same GGUF, in a virtual environment of its own.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ import json
 import statistics
 import subprocess
 import sys
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,7 +24,7 @@ from typing import Any
 from benchmarks.peers.llamacpp_peer import llamacpp_rate
 from benchmarks.report import best_of, median_ratio, parser, print_table, write_json
 from benchmarks.text_prompts import texts
-from benchmarks.turns import Figures, Turn, asked, in_turns, loaded, run_json, served
+from benchmarks.turns import Figures, Turn, asked, in_turns, loaded, run_json, served, started
 from benchmarks.vision import limit, picture
 from openvino_llama.registry import read_registry
 
@@ -51,36 +55,30 @@ def pulled(folder: Path, names: Sequence[str]) -> list[str]:
     return there
 
 
-def streams(engine: Sequence[Any], registry: Path, load: Sequence[Any], options: Any) -> Figures:
-    """Engine and server in turns; medians over all of them.
+def streams(
+    engine: Sequence[Any], servers: Mapping[str, Callable[[], AbstractContextManager[str]]], load: Any, options: Any
+) -> Figures:
+    """Engine and servers, of which one is ``server``, in turns; medians over all of them.
 
     ``engine`` and ``load`` are modules and their arguments, but for the load's first one, the server's address, and
     the number of the turn, which the load gets at last and the engine on stdin.
     """
-    figures = in_turns(
-        {"engine": lambda: _engine(*engine), "server": lambda: _streaming(registry, *load)},
-        options.rounds,
-        options.turns,
-    )
+    loads = {name: partial(_streaming, server, *load) for name, server in servers.items()}
+    figures = in_turns({"engine": partial(asked, *engine)} | loads, options.rounds, options.turns)
     medians = {
         f"{name}_{unit}": statistics.median(each[unit] for each in measured)
         for unit in ("tps", "ttft_ms")
         for name, measured in figures.items()
     }
-    rates = ([each["tps"] for each in figures[name]] for name in ("server", "engine"))
-    return {**medians, "ratio": median_ratio(*rates)}
+    rates = {name: [each["tps"] for each in measured] for name, measured in figures.items()}
+    ratios = {f"{name}_ratio": median_ratio(rates[name], rates["engine"]) for name in servers}
+    return {**medians, "ratio": ratios.pop("server_ratio"), **ratios}
 
 
 @contextlib.contextmanager
-def _engine(module: str, *arguments: object) -> Iterator[Turn]:
-    with asked(module, *arguments) as turn:
+def _streaming(server: Callable[[], AbstractContextManager[str]], module: str, *arguments: object) -> Iterator[Turn]:
+    with server() as address, asked(module, address, *arguments) as turn:
         yield turn
-
-
-@contextlib.contextmanager
-def _streaming(registry: Path, module: str, *arguments: object) -> Iterator[Turn]:
-    with served(registry) as address:
-        yield lambda number: run_json(module, address, *arguments, number)
 
 
 def embedding(registry: Path, scratch: Path, options: Any) -> Figures:
@@ -94,8 +92,8 @@ def embedding(registry: Path, scratch: Path, options: Any) -> Figures:
                 served(registry), f"/infer/text?model={ENCODER}", body, media_type, CONNECTIONS, SECONDS
             ),
         },
-        options.rounds,
-        options.turns,
+        2,
+        2 * options.turns,
     )
     limits, rates = best_of(figures["limit"]), [each["rps"] for each in figures["server"]]
     return {
@@ -110,25 +108,28 @@ def under_streams(registry: Path, scratch: Path, *, pictures: bool) -> dict[str,
     figures = {}
     with asked("benchmarks.watched", registry) as ask:
         address = ask()["address"]
-        _sixteen(address, 16, range(1))
-        ask()
-        _sixteen(address, 64, range(1, 4))
+        with asked("benchmarks.text_load", address, GENERATOR, 16, 64) as stream:
+            stream(0)
+            ask()
+            for number in range(1, 4):
+                stream(number)
         figures["loop_stall_ms"] = ask()["stall_ms"]
         if pictures:
-            file = scratch / "picture.jpg"
-            file.write_bytes(picture())
-            loading = threading.Thread(target=_sixteen, args=(address, 128, range(4, 7)))
-            loading.start()
-            seen = run_json("benchmarks.load", f"{address}/infer/image?model={DETECTOR}", file, "image/jpeg", 1, 6)
-            loading.join()
-            assert not seen["errors"], "pictures were answered with errors"
-            figures |= {"image_p50_ms": seen["p50_ms"], "image_p99_ms": seen["p99_ms"], "image_rps": seen["rps"]}
+            figures |= _pictures_beside(address, scratch)
     return figures
 
 
-def _sixteen(address: str, tokens: int, turns: Iterable[int]) -> None:
-    for number in turns:
-        run_json("benchmarks.text_load", address, GENERATOR, 16, tokens, number)
+def _pictures_beside(address: str, scratch: Path) -> dict[str, float]:
+    file = scratch / "picture.jpg"
+    file.write_bytes(picture())
+    with asked("benchmarks.text_load", address, GENERATOR, 16, 128) as stream, ThreadPoolExecutor(1) as pool:
+        streaming = pool.submit(lambda: [stream(number) for number in range(4, 8)])
+        time.sleep(1)  # they have begun
+        seen = run_json("benchmarks.load", f"{address}/infer/image?model={DETECTOR}", file, "image/jpeg", 1, 6)
+        assert not streaming.done(), "the streams ended before the pictures"
+        streaming.result()
+    assert not seen["errors"], "pictures were answered with errors"
+    return {"image_p50_ms": seen["p50_ms"], "image_p99_ms": seen["p99_ms"], "image_rps": seen["rps"]}
 
 
 def main() -> None:
@@ -151,7 +152,10 @@ def main() -> None:
         for count in options.streams:
             figures["streams"][str(count)] = streams(
                 ("benchmarks.text_engine", folder / GENERATOR, count, options.tokens),
-                registry,
+                {
+                    "server": partial(served, registry),
+                    "bare": partial(started, "benchmarks.bare_text", folder / GENERATOR),
+                },
                 ("benchmarks.text_load", GENERATOR, count, options.tokens),
                 options,
             )
@@ -177,11 +181,21 @@ def show(figures: dict[str, Any]) -> None:
 
 def show_streams(figures: dict[str, Any], wanted: Mapping[int, float]) -> None:
     """Print what ``streams`` gave for each number of streams."""
-    head = ("streams", "engine tok/s", "server tok/s", "ratio", "wanted", "engine TTFT ms", "server TTFT ms")
-    rows = []
-    for count, each in figures.items():
-        times = (each["engine_ttft_ms"], each["server_ttft_ms"])
-        rows.append((count, each["engine_tps"], each["server_tps"], each["ratio"], wanted.get(int(count), "-"), *times))
+    head = ("streams", "engine tok/s", "server tok/s", "ratio", "wanted", "bare", "TTFT ms: engine", "server", "bare")
+    rows = [
+        (
+            count,
+            each["engine_tps"],
+            each["server_tps"],
+            each["ratio"],
+            wanted.get(int(count), "-"),
+            each.get("bare_ratio", "-"),
+            each["engine_ttft_ms"],
+            each["server_ttft_ms"],
+            each.get("bare_ttft_ms", "-"),
+        )
+        for count, each in figures.items()
+    ]
     print_table(head, rows)
 
 

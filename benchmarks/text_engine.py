@@ -21,16 +21,22 @@ import openvino_genai as genai
 from benchmarks.text_prompts import prompts
 from openvino_llama_text.config import EngineConfig
 
-__all__ = ["answer", "follow", "open_pipeline", "run"]
+__all__ = ["answer", "follow", "greedy", "open_pipeline", "run"]
 
 
 def run(pipeline: genai.ContinuousBatchingPipeline, ids: list[ov.Tensor], tokens: int) -> tuple[float, list[float]]:
     """Generate for all prompts at once; the seconds that took, and those to each first token."""
+    config = greedy(tokens)
+    started = time.perf_counter()
+    return follow(pipeline, [pipeline.add_request(number, each, config) for number, each in enumerate(ids)], started)
+
+
+def greedy(tokens: int) -> genai.GenerationConfig:
+    """So many tokens, whatever they are."""
     config = genai.GenerationConfig()
     config.max_new_tokens, config.ignore_eos, config.apply_chat_template = tokens, True, False
     config.eos_token_id = 2
-    started = time.perf_counter()
-    return follow(pipeline, [pipeline.add_request(number, each, config) for number, each in enumerate(ids)], started)
+    return config
 
 
 def follow(

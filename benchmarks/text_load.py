@@ -1,8 +1,8 @@
-"""Streams of a server: ``python -m benchmarks.text_load ADDRESS MODEL STREAMS TOKENS TURN``.
+"""Streams of a server: ``python -m benchmarks.text_load ADDRESS MODEL STREAMS TOKENS``.
 
-Opens so many streams of Server-Sent Events at once, each over a connection of its own, and reads them to their end.
-Prints a line of JSON with the tokens per second of all together and the median time to a stream's first event.
-Bounded in count; sends to loopback addresses only.
+For each line on stdin, the number of a turn, it opens so many streams of Server-Sent Events at once, each over a
+connection of its own, reads them to their end, and prints a line of JSON with the tokens per second of all together
+and the median time to a stream's first event. Bounded in count; sends to loopback addresses only.
 """
 
 from __future__ import annotations
@@ -78,13 +78,14 @@ def request(address: str, target: str, media_type: str, body: bytes) -> bytes:
 
 
 def load(make: Callable[[str, str, int, int, int], Sequence[bytes]]) -> None:
-    """Read the arguments, load, print; ``make`` makes requests of address, model, streams, tokens and turn."""
+    """Load and print as often as asked; ``make`` makes requests of address, model, streams, tokens and turn."""
     address, model = sys.argv[1:3]
-    streams, tokens, number = map(int, sys.argv[3:6])
-    requests = make(address, model, streams, tokens, number)
+    streams, tokens = map(int, sys.argv[3:5])
     with asyncio.Runner(loop_factory=uvicorn.Config("").get_loop_factory()) as runner:
-        spent, first = runner.run(measure(address, requests, tokens))
-    print(json.dumps({"tps": streams * tokens / spent, "ttft_ms": statistics.median(first) * 1000}))
+        for line in sys.stdin:
+            requests = make(address, model, streams, tokens, int(line))
+            spent, first = runner.run(measure(address, requests, tokens))
+            print(json.dumps({"tps": streams * tokens / spent, "ttft_ms": statistics.median(first) * 1000}), flush=True)
 
 
 def _requests(address: str, model: str, streams: int, tokens: int, seed: int) -> list[bytes]:

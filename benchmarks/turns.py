@@ -2,7 +2,8 @@
 
 A shared machine is faster and slower by a tenth from one second to the next: only what is measured side by side can be
 compared. Of two processes with the same model the one that was started first may be slower, by up to a tenth: so all
-are started anew several times, in random order.
+are started anew in each round, and each round begins with another one; there are as many rounds as contestants, or a
+multiple.
 """
 
 from __future__ import annotations
@@ -18,33 +19,31 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ROOT", "Figures", "Turn", "asked", "in_turns", "loaded", "run_json", "served", "started"]
+__all__ = ["ROOT", "Contestant", "Figures", "Turn", "asked", "in_turns", "loaded", "run_json", "served", "started"]
 
 ROOT = Path(__file__).resolve().parent.parent
 
 Figures = dict[str, Any]
 Turn = Callable[[int], Figures]
 """Measures for a second or two; gets the number of the turn, for inputs that nobody has seen before. 0 warms up."""
+Contestant = Callable[[], AbstractContextManager[Turn]]
+"""Starts a process."""
 
 
-def in_turns(
-    contestants: Mapping[str, Callable[[], AbstractContextManager[Turn]]], rounds: int, turns: int
-) -> dict[str, list[Figures]]:
+def in_turns(contestants: Mapping[str, Contestant], rounds: int, turns: int) -> dict[str, list[Figures]]:
     """Start all ``rounds`` times, and give each so many turns; their figures, which belong together by their index."""
     figures: dict[str, list[Figures]] = {name: [] for name in contestants}
+    names = list(contestants)
     for _ in range(rounds):
         with ExitStack() as running:
-            ready = {name: running.enter_context(contestants[name]()) for name in _shuffled(contestants)}
+            ready = {name: running.enter_context(contestants[name]()) for name in names}
             for number in range(turns + 1):
-                for name in _shuffled(ready):
+                for name in random.sample(names, len(names)):
                     measured = ready[name](number)
                     if number:
                         figures[name].append(measured)
+        names.append(names.pop(0))
     return figures
-
-
-def _shuffled(names: Mapping[str, object]) -> list[str]:
-    return random.sample(list(names), len(names))
 
 
 @contextlib.contextmanager
@@ -57,7 +56,7 @@ def started(module: str, *arguments: object) -> Iterator[str]:
         yield process.stdout.readline().split()[-1]
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        _await_end(process)
 
 
 def served(registry: Path) -> AbstractContextManager[str]:
@@ -89,14 +88,26 @@ def asked(module: str, *arguments: object) -> Iterator[Callable[..., Figures]]:
 
     def ask(*words: object) -> Figures:
         print(*words, file=into, flush=True)
-        figures: Figures = json.loads(out.readline())
+        answer = out.readline()
+        if not answer:
+            raise RuntimeError(f"{module} ended with {process.wait(60)}")
+        figures: Figures = json.loads(answer)
         return figures
 
     try:
         yield ask
     finally:
-        into.close()
+        with contextlib.suppress(BrokenPipeError):
+            into.close()
+        _await_end(process)
+
+
+def _await_end(process: subprocess.Popen[str]) -> None:
+    try:
         process.wait(60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def run_json(module: str, *arguments: object) -> Figures:

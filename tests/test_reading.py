@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 import pytest
 
-from openvino_llama import InvalidInputError, read_fields, read_json, reading
+from openvino_llama import InvalidInputError, check_nesting, read_fields, read_json, reading
 from openvino_llama.reading import decode_object, field_error
 
 
@@ -110,6 +110,19 @@ def test_bodies(body: bytes, said: str) -> None:
     with pytest.raises(InvalidInputError) as caught:
         decode_object(body)
     assert str(caught.value) == said
+
+
+@pytest.mark.parametrize("depth", [101, 1000, 100_000])
+def test_what_is_nested_too_deep(depth: int) -> None:
+    """Without recursion: it may be deeper than Python's stack."""
+    nested: Any = 1
+    for number in range(depth):
+        nested = [nested] if number % 2 else {"a": nested}
+    with pytest.raises(InvalidInputError, match=r"^variables is nested more than 100 deep$"):
+        check_nesting(nested, "variables")
+    while depth > 99:  # nor does it end at the interpreter's limit when it is freed
+        nested, depth = (nested[0] if isinstance(nested, list) else nested["a"]), depth - 1
+    check_nesting(nested, "variables")
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ from openvino_llama.errors import (
 from openvino_llama.hookspecs import API_VERSION, Chunk, InferenceRequest, Part, Preprocessed, Reply, hookimpl
 from openvino_llama.permodel import per_model
 from openvino_llama.priority import make_way
-from openvino_llama.reading import read_fields, read_json
+from openvino_llama.reading import check_nesting, read_fields, read_json
 from openvino_llama.specs import DYNAMIC, DataType, TensorLayout, TensorSpec
 
 __version__ = "0.1.0"
@@ -88,6 +88,7 @@ __all__ = [
     "UnavailableError",
     "UnsupportedMediaTypeError",
     "UnsupportedTargetError",
+    "check_nesting",
     "hookimpl",
     "make_way",
     "per_model",

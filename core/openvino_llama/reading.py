@@ -17,7 +17,7 @@ from msgspec import inspect
 
 from openvino_llama.errors import InvalidInputError
 
-__all__ = ["decode_object", "field_error", "read_fields", "read_json"]
+__all__ = ["check_nesting", "decode_object", "field_error", "read_fields", "read_json"]
 
 _MAX_DEPTH = 100
 _LONGEST_SHOWN = 60
@@ -55,12 +55,21 @@ def read_fields(given: Mapping[str, Any], kind: type[Read], *, strict: bool = Tr
 def decode_object(body: bytes) -> dict[str, Any]:
     """A JSON object; InvalidInputError if it is none, or nested too deep."""
     decoded = read_json(body, dict[str, Any])
-    level: list[Any] = [decoded]
+    check_nesting(decoded, "the body")
+    return decoded
+
+
+def check_nesting(value: Any, name: str) -> None:
+    """InvalidInputError if JSON that may be anything is nested deeper than those who walk through it can follow.
+
+    To be called for a Struct's fields of type ``Any``: how deep msgspec reads them depends on Python's version.
+    """
+    level: list[Any] = [value]
     for _ in range(_MAX_DEPTH):
-        level = [child for value in level for child in _children(value)]
+        level = [child for each in level for child in _children(each)]
         if not level:
-            return decoded
-    raise InvalidInputError(f"the body is nested more than {_MAX_DEPTH} deep")
+            return
+    raise InvalidInputError(f"{name} is nested more than {_MAX_DEPTH} deep")
 
 
 def field_error(

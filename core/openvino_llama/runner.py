@@ -323,7 +323,7 @@ class Runner:
                 flow.pass_on(chunk)
                 if chunk.last:
                     return
-                if job.deadline.is_over():  # cancelled: quick models would give some more until the next tick
+                if job.deadline.is_over():  # cancelled: quick models would give some more
                     raise time_is_over(job.deadline, "between two outputs")
                 outputs = guest.next(job.deadline)
         finally:

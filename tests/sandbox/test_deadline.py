@@ -102,6 +102,7 @@ def test_it_sleeps_until_something_is_overdue() -> None:
         with watchdog.watching(Deadline(0.1)):  # it comes after the other, and is over before
             for _ in range(3):
                 assert ticked.acquire(timeout=5)
+        time.sleep(0.1)  # it may be about to tick
         while ticked.acquire(blocking=False):
             pass
         assert not ticked.acquire(timeout=10 * TICK_SECONDS)
@@ -128,6 +129,35 @@ def test_the_last_of_several_cancelled_deadlines_is_noticed(watchdog: Watchdog) 
         assert not cancelled.wait(5 * TICK_SECONDS)
         deadlines[0].cancel()
         assert cancelled.wait(5)
+
+
+def test_one_of_several_deadlines_that_is_cancelled_does_not_count(watchdog: Watchdog) -> None:
+    """The inference ends with the others' time: nobody waits for that one."""
+    deadlines, cancelled = [Deadline(0.2), Deadline(60)], threading.Event()
+    with watchdog.watching(LastOf(deadlines), cancelled.set):
+        deadlines[1].cancel()
+        assert cancelled.wait(5)
+
+
+@pytest.mark.parametrize("regular", [False, True])
+def test_short_calls_do_not_wake_it_one_by_one(regular: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that have ended before it looks."""
+    watchdog = Watchdog(lambda: None, regular=regular)
+    time.sleep(1.5)
+    wakes: list[float] = []
+    wake = watchdog._awake.set
+
+    def counted() -> None:
+        wakes.append(time.monotonic())
+        wake()
+
+    monkeypatch.setattr(watchdog._awake, "set", counted)
+    for _ in range(50):
+        with watchdog.watching(Deadline(60)):
+            pass
+        time.sleep(0.01)
+    assert len(wakes) <= 5
+    watchdog.close()
 
 
 def test_a_deadline_that_is_put_off_is_not_over(watchdog: Watchdog) -> None:

@@ -115,6 +115,14 @@ async def both(streams: Sequence[Any]) -> AsyncGenerator[list[bytes]]:
         await asyncio.wait(tasks)
 
 
+async def first(exchange: Exchange) -> ASGIApp:
+    """The answers of whichever inferences have ended first; the others go on."""
+    content = await asked(exchange)
+    each = [exchange.infer(wanted(content | {"start": start}), lambda got: got["seen"]) for start in content["starts"]]
+    done, _ = await asyncio.wait(map(asyncio.ensure_future, each), return_when=asyncio.FIRST_COMPLETED)
+    return answered([task.result() for task in done])
+
+
 async def broken(exchange: Exchange) -> ASGIApp:
     """An answer whose second half does not come."""
 
@@ -145,7 +153,7 @@ async def handed(exchange: Exchange) -> ASGIApp:
     return answered(await exchange.infer(request, lambda got: [model.name, got["seen"]]))
 
 
-WORKS = {work.__name__: work for work in (several, merged, broken, created, unchosen, handed)}
+WORKS = {work.__name__: work for work in (several, first, merged, broken, created, unchosen, handed)}
 
 
 @post("/own/{name:str}")
@@ -208,6 +216,14 @@ def test_several_inferences_of_one_request(counts: Live) -> None:
     answer = ask(counts, "several", starts=[3, 1, 2])
     assert answer.json() == [[3, 2, 1], [1], [2, 1]]
     assert requests(counts, "several", 200) == before + 1
+
+
+def test_what_goes_on_after_the_answer_is_stopped(counts: Live, gate: str) -> None:
+    """Nobody waits for it: it must not keep its place."""
+    answer = ask(counts, "first", starts=[5, 2], gates={"4": gate})
+    assert answer.json() == [[2, 1]]
+    GATES.await_waiting(gate)
+    until(lambda: all(graph.running == 0 for graph in BACKEND.graphs.values()))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells how often a thread has slept")

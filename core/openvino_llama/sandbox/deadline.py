@@ -83,8 +83,9 @@ _UNWATCHED = nullcontext()
 class Watchdog:
     """One thread that sleeps until a deadline is over or cancelled, and then ends what ran until it.
 
-    It wakes up for what is overdue only: a thread that looks a hundred times a second finds none of its code in the
-    processor's caches, and takes a hundredth of a processor.
+    It wakes up for what is overdue only (but see ``regular``): a thread that looks a hundred times a second finds none
+    of its code in the processor's caches, and takes a hundredth of a processor. All that watch one deadline do so
+    through one of these.
     """
 
     def __init__(self, tick: Callable[[], None], *, regular: bool = False) -> None:
@@ -99,6 +100,8 @@ class Watchdog:
         self._lock = threading.Lock()
         """Held while something is cancelled."""
         self._next_look = math.inf
+        self._asked_for = -math.inf
+        """The deadline that has woken the thread."""
         self._awake = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="ovllama-watchdog", daemon=True)
@@ -122,6 +125,7 @@ class Watchdog:
         self._watched[watching] = None
         # Deadlines are equally long as a rule: the next look was planned for one that began earlier.
         if deadline.at < self._next_look or deadline.is_over():
+            self._asked_for = deadline.at
             self._awake.set()
 
     def _unwatch(self, watching: _Watching) -> None:
@@ -148,13 +152,17 @@ class Watchdog:
                 self._next_look = now + TICK_SECONDS
             elif watched:
                 self._next_look = min(each.deadline.at for each in watched)
-            self._sleep(now)
+            elif (
+                not self._regular and self._asked_for > now
+            ):  # it has ended already, but those who come after it need not wake this again
+                self._next_look = self._asked_for
+            self._sleep()
             if self._next_look == math.inf:
-                ticked = time.monotonic()  # no ticks for the time that was slept
+                ticked = needed = time.monotonic()  # no ticks for the time that was slept
 
-    def _sleep(self, now: float) -> None:
-        forever = self._next_look == math.inf
-        self._awake.wait(None if forever else min(self._next_look - now, threading.TIMEOUT_MAX))
+    def _sleep(self) -> None:
+        seconds = self._next_look - time.monotonic()
+        self._awake.wait(None if seconds == math.inf else min(seconds, threading.TIMEOUT_MAX))
         self._awake.clear()  # before it looks: who sets it from now on may have come too late for that
 
     def _catch_up(self, seconds: float) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 import msgspec
@@ -74,8 +75,8 @@ class Exchange:
         self._limit = server.settings.max_body_bytes
         self._started = time.perf_counter()
         self._deadline = Deadline(_BODY_SECONDS)
-        self._deadlines: list[Deadline] = []
-        """Those of the inferences."""
+        self._deadlines: set[Deadline] = set()
+        """Those of the inferences that have not ended."""
         self._task: asyncio.Task[Any] | None = None
         self._watching: asyncio.TimerHandle | None = None
         self._gone: asyncio.Future[None] | None = None
@@ -112,14 +113,14 @@ class Exchange:
         try:
             response = await self._work(self)
             await response(scope, receive, send)
-        except BaseException as error:
-            for deadline in self._deadlines:
-                deadline.cancel()  # what still runs now (one of several has failed) is for nothing
-            if isinstance(error, asyncio.CancelledError) and self._gone and self._gone.done() and self._task:
+        except asyncio.CancelledError:
+            if self._gone and self._gone.done() and self._task:
                 self._task.uncancel()
                 raise RequestCancelledError("the client has left") from None
             raise
         finally:
+            for deadline in self._deadlines:
+                deadline.cancel()  # what still runs now (one of several has failed) is for nothing
             self._stop_watching()
 
     def choose(self, model_type: str, name: str | None = None) -> Model:
@@ -164,11 +165,24 @@ class Exchange:
 
     async def infer(self, request: InferenceRequest, *finish: Finish) -> Any:
         """The answer of the chosen model; what ``finish`` makes of it on the worker."""
-        return await self._server.pipeline.infer(self._chosen(), request, self._own_deadline(), *finish)
+        model, deadline = self._chosen(), self._own_deadline()
+        try:
+            return await self._server.pipeline.infer(model, request, deadline, *finish)
+        finally:
+            self._deadlines.discard(deadline)
 
     def stream(self, request: InferenceRequest, encode: Finish, finish: Finish) -> AsyncGenerator[list[Any]]:
         """What ``encode`` makes of each chunk of the chosen model and ``finish`` of the answer, both on the worker."""
-        return self._server.pipeline.stream(self._chosen(), request, self._own_deadline(), encode, finish)
+        model, deadline = self._chosen(), self._own_deadline()
+        return self._to_its_end(deadline, self._server.pipeline.stream(model, request, deadline, encode, finish))
+
+    async def _to_its_end(self, deadline: Deadline, stream: AsyncGenerator[list[Any]]) -> AsyncGenerator[list[Any]]:
+        try:
+            async with aclosing(stream):
+                async for chunks in stream:
+                    yield chunks
+        finally:
+            self._deadlines.discard(deadline)
 
     def _chosen(self) -> Model:
         if self.model is None:
@@ -178,7 +192,7 @@ class Exchange:
 
     def _own_deadline(self) -> Deadline:
         deadline = self._deadline.again()
-        self._deadlines.append(deadline)
+        self._deadlines.add(deadline)
         return deadline
 
     async def _in_time(self, reading: Awaitable[Read]) -> Read:

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from openvino_llama import InferenceRequest, InvalidInputError, read_fields, read_json
+from openvino_llama import InferenceRequest, InvalidInputError, check_nesting, read_fields, read_json
 from openvino_llama_text.sampling import Sampling, TokenId
 
 __all__ = [
@@ -72,6 +72,8 @@ class GenerationRequest(Sampling, frozen=True, forbid_unknown_fields=True, kw_on
             raise ValueError(f"prompt: expected either 'prompt' or 'messages', got {came}")
         if self.echo and not isinstance(self.prompt, str):
             raise ValueError("echo: it is for a prompt that is a text")
+        if self.template_variables:
+            check_nesting(self.template_variables, "template_variables")
 
 
 class Attachment(msgspec.Struct, frozen=True):

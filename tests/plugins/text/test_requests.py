@@ -76,6 +76,11 @@ WRONG: dict[str, tuple[bytes, str, str]] = {
     "no JSON": (b"prompt", JSON, "JSON"),
     "no object": (b"[]", JSON, "object"),
     "deep": (b'{"prompt": "a", "template_variables": {"a": ' + b"[" * 100_000, JSON, "deep"),
+    "deep variables": (
+        b'{"prompt": "a", "template_variables": {"a": ' + b"[" * 200 + b"]" * 200 + b"}}",
+        JSON,
+        "^template_variables is nested more than 100 deep$",
+    ),
     "no UTF-8": (b'{"prompt": "\xff"}', JSON, "UTF-8"),
     "plain, no UTF-8": (b"\xff", PLAIN, "UTF-8"),
     "form, no UTF-8": (b"prompt=%ff", FORM, "UTF-8"),
