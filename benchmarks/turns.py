@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 Figures = dict[str, Any]
 Turn = Callable[[int], Figures]
-"""Measures for a second or two; gets the number of the turn, for inputs that nobody has seen before. 0 warms up."""
+"""Measures for some seconds; gets the number of the turn, for inputs that nobody has seen before. 0 warms up."""
 Contestant = Callable[[], AbstractContextManager[Turn]]
 """Starts a process."""
 
