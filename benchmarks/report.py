@@ -6,11 +6,11 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["best_of", "median_ratio", "medians_us", "parser", "percentile", "print_table", "write_json"]
+__all__ = ["best_of", "median_ratio", "medians_us", "parser", "percentile", "picked", "print_table", "write_json"]
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -45,6 +45,11 @@ def percentile(values: Sequence[float], share: float) -> float:
     """The smallest value that so large a share of the values does not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+def picked(figures: Mapping[str, Mapping[str, Any]], keys: Sequence[str]) -> list[Sequence[Any]]:
+    """A row for each name, with its figures of these keys; a dash where there is none."""
+    return [(name, *(each.get(key, "-") for key in keys)) for name, each in figures.items()]
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

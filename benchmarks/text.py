@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.peers.llamacpp_peer import llamacpp_rate
-from benchmarks.report import best_of, median_ratio, parser, print_table, write_json
+from benchmarks.report import best_of, median_ratio, parser, picked, print_table, write_json
 from benchmarks.text_prompts import texts
 from benchmarks.turns import Figures, Turn, asked, in_turns, loaded, run_json, served, started
 from benchmarks.vision import limit, picture
@@ -60,8 +60,8 @@ def streams(
 ) -> Figures:
     """Engine and servers, of which one is ``server``, in turns; medians over all of them.
 
-    ``engine`` and ``load`` are modules and their arguments, but for the load's first one, the server's address, and
-    the number of the turn, which the load gets at last and the engine on stdin.
+    ``engine`` and ``load`` are modules that are asked for a turn by its number, and their arguments, but for the load's
+    first one, the server's address.
     """
     loads = {name: partial(_streaming, server, *load) for name, server in servers.items()}
     figures = in_turns({"engine": partial(asked, *engine)} | loads, options.rounds, options.turns)
@@ -182,21 +182,18 @@ def show(figures: dict[str, Any]) -> None:
 def show_streams(figures: dict[str, Any], wanted: Mapping[int, float]) -> None:
     """Print what ``streams`` gave for each number of streams."""
     head = ("streams", "engine tok/s", "server tok/s", "ratio", "wanted", "bare", "TTFT ms: engine", "server", "bare")
-    rows = [
-        (
-            count,
-            each["engine_tps"],
-            each["server_tps"],
-            each["ratio"],
-            wanted.get(int(count), "-"),
-            each.get("bare_ratio", "-"),
-            each["engine_ttft_ms"],
-            each["server_ttft_ms"],
-            each.get("bare_ttft_ms", "-"),
-        )
-        for count, each in figures.items()
-    ]
-    print_table(head, rows)
+    keys = (
+        "engine_tps",
+        "server_tps",
+        "ratio",
+        "wanted",
+        "bare_ratio",
+        "engine_ttft_ms",
+        "server_ttft_ms",
+        "bare_ttft_ms",
+    )
+    rows = {count: {"wanted": wanted.get(int(count), "-")} | each for count, each in figures.items()}
+    print_table(head, picked(rows, keys))
 
 
 if __name__ == "__main__":

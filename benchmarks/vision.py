@@ -23,7 +23,7 @@ from typing import Any
 from PIL import Image
 
 from benchmarks.peers.litserve_peer import litserve_url
-from benchmarks.report import best_of, median_ratio, parser, print_table, write_json
+from benchmarks.report import best_of, median_ratio, parser, picked, print_table, write_json
 from benchmarks.turns import ROOT, Turn, asked, in_turns, loaded, run_json, served, started
 
 MODELS = {"mobilenet_v2": 0.90, "face_detection_short": 0.70}
@@ -108,21 +108,9 @@ def main() -> None:
                     assert not peer["errors"], "LitServe answered with errors"
                     figures[name]["litserve_rps"] = peer["rps"]
     head = ("model", "limit/s", "server/s", "ratio", "wanted", "bare ratio", "p50 ms", "p99 ms", "LitServe/s")
-    rows = [
-        (
-            name,
-            each["limit_rps"],
-            each["server_rps"],
-            each["ratio"],
-            MODELS[name],
-            each["bare_ratio"],
-            each["p50_ms"],
-            each["p99_ms"],
-            each.get("litserve_rps", "-"),
-        )
-        for name, each in figures.items()
-    ]
-    print_table(head, rows)
+    keys = ("limit_rps", "server_rps", "ratio", "wanted", "bare_ratio", "p50_ms", "p99_ms", "litserve_rps")
+    rows = {name: {"wanted": MODELS[name]} | each for name, each in figures.items()}
+    print_table(head, picked(rows, keys))
     write_json(options.json, {"models": figures})
 
 

@@ -5,7 +5,6 @@ Knows nothing of threads or of guests.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -106,8 +105,8 @@ class LastOf(Deadline):
 
     @property
     def at(self) -> float:
-        """The last of those that are not cancelled."""
-        return max((each.at for each in self._deadlines if not each.cancelled), default=-math.inf)
+        """The last of theirs."""
+        return max(each.at for each in self._deadlines)
 
     def on_cancel(self, notify: Callable[[], None]) -> None:
         """When any of theirs is."""

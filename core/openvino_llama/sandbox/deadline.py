@@ -40,8 +40,8 @@ class Deadline:
 
     @property
     def at(self) -> float:
-        """The moment, as monotonic time, if it is not cancelled."""
-        return self._at
+        """The moment, as monotonic time; cancelled, it is long over."""
+        return -math.inf if self.cancelled else self._at
 
     def renew(self) -> None:
         """Begin anew: something has come, and as much time again may pass until the next."""
@@ -124,8 +124,9 @@ class Watchdog:
         deadline.on_cancel(self._awake.set)
         self._watched[watching] = None
         # Deadlines are equally long as a rule: the next look was planned for one that began earlier.
-        if deadline.at < self._next_look or deadline.is_over():
-            self._asked_for = deadline.at
+        at = deadline.at
+        if at < self._next_look:
+            self._asked_for = at
             self._awake.set()
 
     def _unwatch(self, watching: _Watching) -> None:
